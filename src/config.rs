@@ -1,0 +1,130 @@
+//! Configuration: TOML, then environment, then flags. The only reader of the environment.
+//!
+//! Two stages: what was typed ([`raw`]) and what it means (this module's types, valid and with
+//! every default filled in). An error names the key, the place it came from and the next step.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use url::Url;
+
+use crate::message::AccountName;
+
+/// Everything, valid.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub queue: QueueConfig,
+    pub server: ServerConfig,
+    pub accounts: BTreeMap<AccountName, AccountConfig>,
+    pub retry: RetryConfig,
+}
+
+#[derive(Clone, Debug)]
+pub struct QueueConfig {
+    pub url: QueueUrl,
+    /// First word of every exchange and queue name.
+    pub prefix: String,
+}
+
+/// Where the queue is.
+#[derive(Clone, Debug)]
+pub enum QueueUrl {
+    Sqlite(PathBuf),
+    /// Whole, with user and password.
+    Amqp(SecretString),
+}
+
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    pub listen: SocketAddr,
+}
+
+/// One HubSpot account.
+#[derive(Clone, Debug)]
+pub struct AccountConfig {
+    pub token: TokenSource,
+    /// The portal the token must open.
+    pub portal_id: Option<u64>,
+    pub base_url: Url,
+    pub api: Api,
+    pub api_version: ApiVersion,
+    pub quota: QuotaConfig,
+    /// Which share of accepted sends has its final result looked up: 0.0 (`off`) to 1.0 (`all`).
+    pub results: f64,
+    /// Calls in flight.
+    pub concurrency: u16,
+    /// One HubSpot call.
+    pub timeout: Duration,
+}
+
+/// Where the bearer token comes from.
+#[derive(Clone, Debug)]
+pub enum TokenSource {
+    Given(SecretString),
+    /// Re-read when it changes.
+    File(PathBuf),
+    /// None was configured: commands that call HubSpot refuse to start.
+    Missing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    Transactional,
+    Marketing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiVersion {
+    /// `2026-09`
+    V2026_09,
+    /// `2026-03`
+    V2026_03,
+    /// `v3`, transactional only
+    V3,
+    /// `v4`, marketing only
+    V4,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QuotaConfig {
+    pub send: Option<WindowConfig>,
+    pub api: Option<WindowConfig>,
+    /// Calls a day, in the account's own time zone; `None` is no ceiling.
+    pub daily: Option<u64>,
+}
+
+/// A ceiling: at most `limit` calls in any `window`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowConfig {
+    pub limit: u32,
+    pub window: Duration,
+}
+
+/// The schedule of a message's own transient failures.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryConfig {
+    pub max_attempts: u32,
+    /// Since the first attempt.
+    pub max_age: Duration,
+    pub initial: Duration,
+    pub max: Duration,
+    pub multiplier: f64,
+    /// Share of the delay that chance moves, 0 to 1.
+    pub jitter: f64,
+}
+
+impl Default for RetryConfig {
+    fn default() -> Self {
+        Self {
+            max_attempts: 12,
+            max_age: Duration::from_hours(24),
+            initial: Duration::from_secs(1),
+            max: Duration::from_mins(15),
+            multiplier: 2.0,
+            jitter: 0.5,
+        }
+    }
+}

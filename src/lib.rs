@@ -1,0 +1,85 @@
+//! Postrider: a durable, queue-backed dispatcher for HubSpot Single Send email.
+//!
+//! Producers publish the very JSON body that HubSpot's Single Send takes, to RabbitMQ (or to an
+//! embedded SQLite queue). Workers consume it, stay inside HubSpot's limits, call Single Send,
+//! retry what can heal, learn the final result, and route what never will be sent to a dead-letter
+//! queue, from where an operator replays it.
+//!
+//! # Six promises
+//!
+//! 1. Nothing accepted is lost: it stands in exactly one durable place. Confirm, then ack.
+//! 2. At most one email per id: the id travels as `sendId` on every attempt. A time-out is
+//!    *unknown*, never *failed*.
+//! 3. Never over the quota, counting everything that calls.
+//! 4. Only a message's own fault reaches the dead-letter queue; the rest pauses its scope.
+//! 5. Every dead letter explains itself, and replay is safe.
+//! 6. Accepted is not sent.
+//!
+//! # The rooms
+//!
+//! | room | what it knows |
+//! |---|---|
+//! | [`message`] | the request: parse, validate, the id rule; the schema |
+//! | [`story`] | what travels beside a body: attempts, follow-up, death |
+//! | [`outcome`] | the verdicts: `Outcome` of a call, `Disposition` of a delivery |
+//! | [`clock`] | the only reader of wall time |
+//! | `retry` | outcome + story + now → disposition; pure |
+//! | `quota` | rolling windows: one limiter per account and bucket |
+//! | `pause` | why dispatch is held back, since when, until when |
+//! | `dispatch` | the loop of one account's lane, and the straight line of one delivery |
+//! | [`queue`] | the contract, and `memory`, `sqlite`, `amqp` |
+//! | [`provider`] | the contract, and `hubspot` with its classification |
+//! | `metrics`, `admin`, `logging` | what operators see |
+//! | [`config`] | the only reader of files and environment |
+//! | `sandbox` | the model of HubSpot: a pure state machine, and its HTTP face |
+//! | `cli` | the commands; the only room that knows all others and writes to stdout |
+//!
+//! ```text
+//! main → cli → run ──┬─> dispatch ──┬─> queue ────┐
+//!                    │              ├─> provider ─┼─> message, story, outcome, clock
+//!                    │              ├─> retry, quota, pause
+//!                    │              └─> metrics
+//!                    ├─> admin ──> metrics, pause
+//!                    ├─> config
+//!                    └─> sandbox ──> message, outcome, clock
+//! ```
+//!
+//! # Invariants (held by `tests/tidy.rs`)
+//!
+//! 1. Only `queue/amqp*` names lapin, only `queue/sqlite*` rusqlite, only `provider/hubspot*` and
+//!    `cli` reqwest, only `metrics` prometheus, only `retry` backoff, only `quota` governor.
+//! 2. Only `config` reads the environment; only `cli` writes to stdout; only `clock` asks for wall
+//!    time.
+//! 3. `message`, `retry`, `provider::hubspot::classify` and `sandbox::model` do no I/O, never log,
+//!    and take `now` and chance as arguments.
+//! 4. Only `retry` chooses a disposition for a failed attempt; only `Queue::settle` carries one out.
+//! 5. A queue's `settle` publishes and waits for the confirm before it acknowledges.
+//! 6. Every buffer, batch, retry count, time-out and body size has a named limit.
+//!
+//! # The walk of one message
+//!
+//! | # | where | what |
+//! |---|---|---|
+//! | 1 | `dispatch` | the lease held, no pause, a permit and room in the quota, *then* `receive` |
+//! | 2 | [`message`] | bytes → `SendRequest`; unreadable → dead letter, straight to 8 |
+//! | 3 | `dispatch` | not due, expired, or of another lane: straight to 8 |
+//! | 4 | `quota` | the token in hand is spent |
+//! | 5 | `provider/hubspot` | one call, the same `sendId` on every attempt |
+//! | 6 | `provider/hubspot/classify` | answer → `Outcome` |
+//! | 7 | `retry` | outcome + story → `Disposition` |
+//! | 8 | `queue/*` | `settle`: one metric, one log line |
+//!
+//! A permit and a token are taken *before* a message is received, so that the next call always
+//! belongs to the most urgent message, and nothing waits for its turn outside the queue.
+//!
+//! An accepted send goes on as a follow-up in the results lane, with permits and a bucket of its
+//! own: look-ups never hold up sends.
+
+pub mod clock;
+pub mod config;
+pub mod hint;
+pub mod message;
+pub mod outcome;
+pub mod provider;
+pub mod queue;
+pub mod story;

@@ -1,0 +1,573 @@
+//! The request: HubSpot's own Single Send body, read once and found valid, or found malformed.
+//!
+//! The body as it came is never changed: [`SendRequest`] is a view of it. Parsing does no I/O,
+//! takes no time and never logs, since a body holds addresses.
+
+use std::fmt;
+
+use bytes::Bytes;
+use email_address::{EmailAddress, Options};
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::hint;
+
+/// The largest request body, in bytes. HubSpot names no limit; a queue needs one.
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+/// The longest id, in bytes: an AMQP short string holds 255, and a replay may add `.r99`.
+pub const ID_BYTES_MAX: usize = 200;
+/// The longest account name, in bytes: it is part of queue names and routing keys.
+pub const ACCOUNT_BYTES_MAX: usize = 40;
+
+/// Local parts that HubSpot answers with `INVALID_TO_ADDRESS` (its transactional email guide).
+pub const ROLE_PREFIXES: [&str; 11] = [
+    "abuse",
+    "no-reply",
+    "noreply",
+    "root",
+    "spam",
+    "security",
+    "undisclosed-recipients",
+    "unsubscribe",
+    "inoc",
+    "postmaster",
+    "privacy",
+];
+
+/// A request that is valid and has an id.
+#[derive(Clone)]
+pub struct SendRequest {
+    /// What makes it one email: `message.sendId`, or else the AMQP `message_id`.
+    pub id: MessageId,
+    /// HubSpot's content id.
+    pub email_id: i64,
+    pub to: Recipient,
+    pub from: Option<String>,
+    pub reply_to: Vec<String>,
+    pub cc: Vec<String>,
+    pub bcc: Vec<String>,
+    /// As it came, to the byte; `None` when absent or null.
+    pub contact_properties: Option<Box<RawValue>>,
+    /// As it came, to the byte; `None` when absent or null.
+    pub custom_properties: Option<Box<RawValue>>,
+    pub account: Option<AccountName>,
+    pub priority: Option<Priority>,
+    pub send_at: Option<Timestamp>,
+    pub expires_at: Option<Timestamp>,
+    pub producer: Option<String>,
+}
+
+/// Why a body is no request. Names the field and the next step, never an address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub struct Malformed {
+    /// The id, when the body or the `message_id` told one in spite of all.
+    pub id: Option<MessageId>,
+    pub problem: String,
+    pub hint: Option<String>,
+}
+
+// === the body, as it is written ===
+
+/// HubSpot's Single Send body, with one field of Postrider's own: `dispatch`.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "SendRequest")]
+pub(crate) struct Body {
+    /// The content id of the email, from HubSpot's email tool (int64).
+    #[schemars(range(min = 1))]
+    email_id: i64,
+    message: Message,
+    /// Written to the contact record; `{{ contact.NAME }}` in the template.
+    #[serde(default)]
+    contact_properties: Option<Properties>,
+    /// Not stored by HubSpot; `{{ custom.NAME }}` in the template.
+    #[serde(default)]
+    custom_properties: Option<Properties>,
+    /// Postrider's own instructions. Never sent to HubSpot.
+    #[serde(default)]
+    dispatch: Option<Dispatch>,
+}
+
+/// Who gets the email, from whom, and under which id.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Message {
+    /// The one recipient.
+    to: String,
+    /// The sender: `ada@example.com` or `Ada <ada@example.com>`.
+    #[serde(default)]
+    from: Option<String>,
+    #[serde(default)]
+    reply_to: Option<Vec<String>>,
+    #[serde(default)]
+    cc: Option<Vec<String>>,
+    #[serde(default)]
+    bcc: Option<Vec<String>>,
+    /// The id of this email in its HubSpot account: at most one email is sent for it.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 200))]
+    send_id: Option<String>,
+}
+
+/// Postrider's own instructions for one request.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Dispatch {
+    /// The account that sends it, as named in the configuration.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    account: Option<String>,
+    #[serde(default)]
+    priority: Option<Priority>,
+    /// Not before this time (RFC 3339, with an offset).
+    #[serde(default)]
+    send_at: Option<Timestamp>,
+    /// Not after this time: then it is a dead letter, reason `expired`.
+    #[serde(default)]
+    expires_at: Option<Timestamp>,
+    /// Who published it: for people who read dead letters.
+    #[serde(default)]
+    #[schemars(length(max = 100))]
+    producer: Option<String>,
+}
+
+/// A JSON object that is passed on to the byte.
+struct Properties(Box<RawValue>);
+
+impl<'de> Deserialize<'de> for Properties {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        if raw.get().starts_with('{') {
+            Ok(Self(raw))
+        } else {
+            Err(serde::de::Error::custom(
+                "contactProperties and customProperties are maps: {\"name\": \"value\"}",
+            ))
+        }
+    }
+}
+
+impl JsonSchema for Properties {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Properties".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({"type": "object", "additionalProperties": true})
+    }
+}
+
+/// The JSON Schema of a request (draft 2020-12), made from the parser's own types.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    let mut schema = schemars::schema_for!(Body).to_value();
+    if let Some(map) = schema.as_object_mut() {
+        map.insert("title".into(), "A Postrider request".into());
+    }
+    schema
+}
+
+// === impl SendRequest ===
+
+impl SendRequest {
+    /// Reads a body. `message_id` is the id that came beside it (the AMQP property), if any.
+    ///
+    /// # Errors
+    /// [`Malformed`] when it is not one valid request with one id.
+    pub fn parse(body: &[u8], message_id: Option<&str>) -> Result<Self, Malformed> {
+        Self::read(body, message_id).map_err(|mut malformed| {
+            malformed.id = best_effort_id(body, message_id);
+            malformed
+        })
+    }
+
+    fn read(body: &[u8], message_id: Option<&str>) -> Result<Self, Malformed> {
+        if body.len() > BODY_BYTES_MAX {
+            return Err(Malformed::new(
+                format!(
+                    "the body has {} bytes; at most {BODY_BYTES_MAX} are taken",
+                    body.len()
+                ),
+                "put large content into the template, not into its properties",
+            ));
+        }
+        let text = std::str::from_utf8(body).map_err(|error| {
+            Malformed::new(
+                format!("the body is not UTF-8 (byte {})", error.valid_up_to()),
+                "publish JSON in UTF-8",
+            )
+        })?;
+        let body: Body = serde_json::from_str(text).map_err(|error| Malformed::of_json(&error))?;
+        let id = one_id(body.message.send_id.as_deref(), message_id)?;
+        if body.email_id < 1 {
+            return Err(Malformed::new(
+                format!(
+                    "emailId is {}; HubSpot's content ids are positive",
+                    body.email_id
+                ),
+                "take the id from the email's address in HubSpot's email tool",
+            ));
+        }
+        let message = body.message;
+        let to = Recipient::parse(&message.to)?;
+        check_addresses("message.from", message.from.as_slice())?;
+        let reply_to = message.reply_to.unwrap_or_default();
+        let cc = message.cc.unwrap_or_default();
+        let bcc = message.bcc.unwrap_or_default();
+        check_addresses("message.replyTo", &reply_to)?;
+        check_addresses("message.cc", &cc)?;
+        check_addresses("message.bcc", &bcc)?;
+        let dispatch = body.dispatch.unwrap_or_default();
+        dispatch.check()?;
+        Ok(Self {
+            id,
+            email_id: body.email_id,
+            to,
+            from: message.from,
+            reply_to,
+            cc,
+            bcc,
+            contact_properties: body.contact_properties.map(|p| p.0),
+            custom_properties: body.custom_properties.map(|p| p.0),
+            account: dispatch.account.map(AccountName::parse).transpose()?,
+            priority: dispatch.priority,
+            send_at: dispatch.send_at,
+            expires_at: dispatch.expires_at,
+            producer: dispatch.producer,
+        })
+    }
+}
+
+impl fmt::Debug for SendRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendRequest")
+            .field("id", &self.id)
+            .field("email_id", &self.email_id)
+            .field("to", &self.to)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Dispatch {
+    fn check(&self) -> Result<(), Malformed> {
+        if self
+            .producer
+            .as_ref()
+            .is_some_and(|p| p.chars().count() > 100)
+        {
+            return Err(Malformed::new(
+                "dispatch.producer is longer than 100 characters",
+                "give the producer a short name",
+            ));
+        }
+        match (self.send_at, self.expires_at) {
+            (Some(send), Some(expires)) if expires <= send => Err(Malformed::new(
+                format!("dispatch.expiresAt ({expires}) is not after dispatch.sendAt ({send})"),
+                "give it time between the two",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+// === impl Malformed ===
+
+impl Malformed {
+    pub(crate) fn new(problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            id: None,
+            problem: problem.into(),
+            hint: Some(hint.into()),
+        }
+    }
+
+    fn of_json(error: &serde_json::Error) -> Self {
+        use serde_json::error::Category;
+        let at = format!("line {} column {}", error.line(), error.column());
+        match error.classify() {
+            Category::Data => {
+                let told = hint::without_values(&error.to_string());
+                Self {
+                    id: None,
+                    hint: hint::nearest_field(&told).or_else(|| {
+                        Some("`postrider schema` prints what a request may hold".into())
+                    }),
+                    problem: format!("the body is no request: {told}"),
+                }
+            }
+            Category::Syntax | Category::Eof | Category::Io => Self::new(
+                format!("the body is not JSON ({at})"),
+                "publish one JSON object in each message",
+            ),
+        }
+    }
+}
+
+/// The id that a malformed body would have had: enough to find it again.
+fn best_effort_id(body: &[u8], message_id: Option<&str>) -> Option<MessageId> {
+    #[derive(Deserialize)]
+    struct Peek {
+        message: PeekMessage,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct PeekMessage {
+        send_id: String,
+    }
+    serde_json::from_slice::<Peek>(body)
+        .ok()
+        .and_then(|peek| MessageId::parse(&peek.message.send_id).ok())
+        .or_else(|| message_id.and_then(|id| MessageId::parse(id).ok()))
+}
+
+fn one_id(send_id: Option<&str>, message_id: Option<&str>) -> Result<MessageId, Malformed> {
+    match (send_id, message_id) {
+        (Some(send_id), Some(message_id)) if send_id != message_id => Err(Malformed::new(
+            "message.sendId and the AMQP message_id differ: which email is it?",
+            "set one of them, or both to the same id",
+        )),
+        (Some(id), _) | (None, Some(id)) => MessageId::parse(id),
+        (None, None) => Err(Malformed::new(
+            "there is no id: neither message.sendId nor the AMQP message_id is set",
+            "set message.sendId to an id of your own, the same each time you publish this email",
+        )),
+    }
+}
+
+fn check_addresses(field: &str, addresses: &[String]) -> Result<(), Malformed> {
+    for address in addresses {
+        if EmailAddress::parse_with_options(address, Options::default()).is_err() {
+            return Err(Malformed::new(
+                format!("{field} holds something that is no email address"),
+                "write `ada@example.com` or `Ada <ada@example.com>`",
+            ));
+        }
+    }
+    Ok(())
+}
+
+// === the small words ===
+
+/// Names one email of one account: HubSpot's `sendId`. Safe to log.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MessageId(String);
+
+impl MessageId {
+    /// # Errors
+    /// [`Malformed`] when it is empty, longer than [`ID_BYTES_MAX`], or holds a control character.
+    pub fn parse(id: &str) -> Result<Self, Malformed> {
+        if id.trim().is_empty() || id.len() > ID_BYTES_MAX || id.chars().any(char::is_control) {
+            return Err(Malformed::new(
+                format!("the id has {} bytes or a control character", id.len()),
+                format!("an id has 1 to {ID_BYTES_MAX} bytes and no control characters"),
+            ));
+        }
+        Ok(Self(id.to_owned()))
+    }
+
+    /// A new id, in the order of time (`UUIDv7`).
+    #[must_use]
+    pub fn mint() -> Self {
+        Self(uuid::Uuid::now_v7().to_string())
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The `sendId` of the given generation: the id itself, and `ID.r2` after a final refusal,
+    /// since HubSpot has used the first one up.
+    #[must_use]
+    pub fn generation(&self, generation: u32) -> String {
+        if generation <= 1 {
+            self.0.clone()
+        } else {
+            format!("{}.r{generation}", self.0)
+        }
+    }
+}
+
+impl TryFrom<String> for MessageId {
+    type Error = Malformed;
+    fn try_from(id: String) -> Result<Self, Malformed> {
+        Self::parse(&id)
+    }
+}
+
+impl From<MessageId> for String {
+    fn from(id: MessageId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One recipient's address. Masked in `Debug`; there is no `Display`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Recipient(String);
+
+impl Recipient {
+    fn parse(to: &str) -> Result<Self, Malformed> {
+        if to.trim().is_empty() {
+            return Err(Malformed::new(
+                "message.to is empty: there is no recipient",
+                "give one address in message.to",
+            ));
+        }
+        let address =
+            EmailAddress::parse_with_options(to, Options::default()).map_err(|error| {
+                Malformed::new(
+                    format!("message.to is no email address: {error}"),
+                    "give one address in message.to; more go into cc or into requests of their own",
+                )
+            })?;
+        let local = address.local_part().to_ascii_lowercase();
+        if let Some(role) = ROLE_PREFIXES.iter().find(|role| **role == local) {
+            return Err(Malformed::new(
+                format!("message.to begins with `{role}@`: HubSpot refuses role addresses"),
+                "send to a person's address",
+            ));
+        }
+        Ok(Self(to.to_owned()))
+    }
+
+    /// The address, for the call to HubSpot and nothing else.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<recipient>")
+    }
+}
+
+/// An account's name in the configuration, in queue names and in labels.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AccountName(String);
+
+impl AccountName {
+    /// # Errors
+    /// [`Malformed`] unless it is `[a-z0-9][a-z0-9_-]*`, at most [`ACCOUNT_BYTES_MAX`] long.
+    pub fn parse(name: impl Into<String>) -> Result<Self, Malformed> {
+        let name = name.into();
+        let first = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+        let rest = name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-');
+        if first && rest && name.len() <= ACCOUNT_BYTES_MAX {
+            Ok(Self(name))
+        } else {
+            Err(Malformed::new(
+                format!("`{}` is no account name", name.escape_debug()),
+                "lower-case letters, digits, `-` and `_`, at most 40",
+            ))
+        }
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for AccountName {
+    fn default() -> Self {
+        Self("default".into())
+    }
+}
+
+impl TryFrom<String> for AccountName {
+    type Error = Malformed;
+    fn try_from(name: String) -> Result<Self, Malformed> {
+        Self::parse(name)
+    }
+}
+
+impl From<AccountName> for String {
+    fn from(name: AccountName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for AccountName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for AccountName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Which of an account's three lanes a request waits in.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    High,
+    #[default]
+    Normal,
+    Low,
+}
+
+impl Priority {
+    /// In the order in which they are served.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A body and what stands beside it: what a producer hands to a queue.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    pub body: Bytes,
+    pub message_id: Option<String>,
+    pub account: AccountName,
+    pub priority: Priority,
+    pub story: crate::story::Story,
+}

@@ -1,0 +1,43 @@
+//! The provider: whoever sends the mail. HubSpot, or a scripted one in a simulation.
+
+pub mod hubspot;
+
+use std::future::Future;
+
+use crate::message::SendRequest;
+use crate::outcome::{Failure, LookUp, Outcome};
+
+/// One account at HubSpot: its address, its token, its API.
+pub trait Provider: Send + Sync + 'static {
+    /// One call to Single Send under this `send_id`. Never retries by itself.
+    fn send(&self, request: &SendRequest, send_id: &str) -> impl Future<Output = Outcome> + Send;
+
+    /// Asks for the final result of an accepted send.
+    fn look_up(&self, status_id: &str) -> impl Future<Output = LookUp> + Send;
+
+    /// Asks whether the account works, without sending mail.
+    fn probe(&self) -> impl Future<Output = Probe> + Send;
+}
+
+/// What a probe found.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Probe {
+    /// The token opens this account.
+    Open(Portal),
+    /// HubSpot answered and the account does not work.
+    Shut(Failure),
+    /// Nothing could be learnt this way: only a real send can tell.
+    Inconclusive(Failure),
+}
+
+/// The HubSpot account that a token opens.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Portal {
+    pub portal_id: Option<u64>,
+    /// `STANDARD`, `DEVELOPER_TEST`, `SANDBOX`, `APP_DEVELOPER`.
+    pub account_type: Option<String>,
+    /// IANA name of the account's time zone: its day ends at its midnight.
+    pub time_zone: Option<String>,
+    /// What the token may do; `None` when HubSpot did not tell.
+    pub scopes: Option<Vec<String>>,
+}

@@ -1,0 +1,320 @@
+//! The queue: a contract of intentions, kept by three backends.
+//!
+//! How a promise is kept (confirmed publish, then ack; one transaction) is each backend's secret.
+//! The contract, in words, is the doc of each method; in code it is `tests/it/contract.rs`, one
+//! suite that runs over all of them.
+//!
+//! A *lane* is what a worker receives from. An account has two: `Sends` (three priorities, served
+//! high before normal before low) and `Results` (follow-ups). Waiting copies are in no lane until
+//! they are due.
+
+pub mod amqp;
+pub mod memory;
+pub mod sqlite;
+
+use std::future::Future;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::message::{AccountName, Parcel, Priority};
+use crate::outcome::Disposition;
+use crate::story::Story;
+
+/// What a worker receives from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// Requests to send: all three priorities.
+    Sends,
+    /// Accepted sends whose final result is to be looked up.
+    Results,
+}
+
+/// One hand-over of one message. Not `Clone`: `settle` consumes it.
+///
+/// Dropping it unsettled gives nothing back: the message stays in hand until the intake that gave
+/// it is dropped, the connection is lost or the process ends; then it is handed out again.
+#[derive(Debug)]
+pub struct Delivery {
+    pub body: Bytes,
+    /// The id beside the body (AMQP `message_id`), as the producer set it.
+    pub message_id: Option<String>,
+    pub account: AccountName,
+    pub priority: Priority,
+    pub lane: Lane,
+    /// Empty for a message that no worker has settled before. `published_at` is filled in from
+    /// what the queue knows.
+    pub story: Story,
+    /// It was handed out before, and may have been worked on.
+    pub redelivered: bool,
+    /// The backend's own handle.
+    pub(crate) tag: Tag,
+}
+
+/// Names a delivery to its backend: which intake handed it out, and under which number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Tag {
+    pub(crate) intake: u64,
+    pub(crate) number: u64,
+}
+
+/// Where requests stand until they are sent.
+pub trait Queue: Clone + Send + Sync + 'static {
+    type Intake: Intake;
+
+    /// Waits for the right to dispatch `account`, which at most one worker has at a time.
+    ///
+    /// # Errors
+    /// [`QueueError::Taken`] where a second worker cannot stand by.
+    fn lease(
+        &self,
+        account: &AccountName,
+    ) -> impl Future<Output = Result<Lease, QueueError>> + Send;
+
+    /// Begins to receive from a lane, holding at most `prefetch` messages that were not received
+    /// yet. Dropping the intake ends it and gives those back.
+    fn open(
+        &self,
+        account: &AccountName,
+        lane: Lane,
+        prefetch: u16,
+    ) -> impl Future<Output = Result<Self::Intake, QueueError>> + Send;
+
+    /// Carries a disposition out. When it returns `Ok`, the disposition survives a crash, and the
+    /// message stands in exactly one place (or, when complete, in none).
+    ///
+    /// # Errors
+    /// The message still stands where it was and is handed out again. [`QueueError::Lost`]: its
+    /// connection ended meanwhile; nothing was published for it.
+    fn settle(
+        &self,
+        delivery: Delivery,
+        disposition: Disposition,
+    ) -> impl Future<Output = Result<(), QueueError>> + Send;
+
+    /// Accepts a request into its lane. `Ok` means durable.
+    ///
+    /// # Errors
+    /// [`QueueError::Unroutable`] when no worker has ever declared that account;
+    /// any other error means unknown: publish again with the same id.
+    fn publish(&self, parcel: Parcel) -> impl Future<Output = Result<(), QueueError>> + Send;
+
+    /// How many messages stand where. Queue names are those of `queue.prefix` in every backend.
+    fn depths(&self) -> impl Future<Output = Result<Vec<Depth>, QueueError>> + Send;
+
+    /// Whether the backend is reached right now.
+    fn is_up(&self) -> bool;
+
+    /// Closes connections in order; what is still in hand goes back.
+    fn close(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// Hands deliveries out.
+pub trait Intake: Send + 'static {
+    /// The next delivery, highest priority first; waits while there is none, and through outages.
+    ///
+    /// Cancel-safe: a delivery is either returned or still to come.
+    ///
+    /// # Errors
+    /// What the operator must know of; call again after a while.
+    fn receive(&mut self) -> impl Future<Output = Result<Delivery, QueueError>> + Send;
+}
+
+/// The dead letters, for operators. Apart from [`Queue`]: dispatch never reads them.
+pub trait DeadLetters: Send + Sync {
+    /// Visits each dead letter that stands now, oldest first, holding a bounded number in memory,
+    /// and carries out the fate that `choose` gives it. Killed anywhere and run again, nothing is
+    /// lost; a letter under replay may stand in both places for a moment, under one id.
+    ///
+    /// # Errors
+    /// What was not carried out still stands.
+    fn sweep<F>(&self, choose: F) -> impl Future<Output = Result<Tally, QueueError>> + Send
+    where
+        F: FnMut(&DeadLetter) -> ControlFlow<(), Fate> + Send;
+}
+
+/// What a sweep does with one dead letter. `ControlFlow::Break` ends the sweep and keeps it.
+#[derive(Debug)]
+pub enum Fate {
+    Keep,
+    /// Published again as this parcel (confirmed), then removed.
+    Replay(Box<Parcel>),
+    Discard,
+}
+
+/// What a sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Tally {
+    pub visited: u64,
+    pub replayed: u64,
+    pub discarded: u64,
+}
+
+/// A request that never will be sent, unless an operator replays it.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    pub body: Bytes,
+    pub message_id: Option<String>,
+    /// `story.death` is `None` only for a message that something else put into the queue.
+    pub story: Story,
+}
+
+/// The right to dispatch an account: held, with an end, or lost.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    validity: watch::Receiver<Validity>,
+    /// Nobody held it before us that we know of, so no window can be half spent.
+    pub fresh: bool,
+}
+
+/// Until when a lease holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Validity {
+    /// Until the holder lets it go.
+    Held,
+    /// Until then, unless it is renewed: a frozen owner must not send past it.
+    Until(Instant),
+    Lost,
+}
+
+/// How many messages stand in one queue.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Depth {
+    /// `postrider.send.ACCOUNT.PRIORITY`, `postrider.results.ACCOUNT`, `postrider.delay`,
+    /// `postrider.dead`.
+    pub queue: String,
+    pub messages: u64,
+    /// When the oldest one was published, where the backend knows.
+    pub oldest: Option<Timestamp>,
+}
+
+/// What can go wrong at a queue. No variant carries a secret: addresses are printed without
+/// user and password.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    #[error("the queue at {place} cannot be reached: {why}")]
+    Unreachable { place: String, why: String },
+    #[error("the queue at {place} refuses the credentials: {why}")]
+    Refused { place: String, why: String },
+    /// An existing queue or exchange has other arguments than ours.
+    #[error("{thing} exists with other arguments: {why}")]
+    Mismatch { thing: String, why: String },
+    #[error("{place} is in use by another worker")]
+    Taken { place: String },
+    #[error("no worker has declared {place}")]
+    Unroutable { place: String },
+    #[error("the delivery's connection ended; the queue hands it out again")]
+    Lost,
+    #[error("the queue did not take it: {why}")]
+    NotTaken { why: String },
+    #[error("the disk of {place} is full")]
+    Full { place: String },
+    #[error("{place} is damaged or no queue of ours: {why}")]
+    Damaged { place: String, why: String },
+}
+
+impl QueueError {
+    /// The next step for whoever reads the error.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => {
+                "check queue.url and that the broker runs; nothing is lost meanwhile"
+            }
+            Self::Refused { .. } => "check user, password and virtual host in queue.url",
+            Self::Mismatch { .. } => {
+                "delete the queue when it is empty, or set queue.prefix to another word"
+            }
+            Self::Taken { .. } => {
+                "stop the other worker, or move to RabbitMQ, where workers stand by"
+            }
+            Self::Unroutable { .. } => {
+                "start a worker that has this account, or correct the account's name"
+            }
+            Self::Lost => "nothing to do: it is handed out again",
+            Self::NotTaken { .. } => "publish it again with the same id",
+            Self::Full { .. } => {
+                "free space; requests already accepted are safe and go on by themselves"
+            }
+            Self::Damaged { .. } => {
+                "check that queue.url names the right file; restore it from a backup"
+            }
+        }
+    }
+}
+
+// === impl Lease ===
+
+impl Lease {
+    #[must_use]
+    pub fn new(validity: watch::Receiver<Validity>, fresh: bool) -> Self {
+        Self { validity, fresh }
+    }
+
+    /// A lease that nobody can take away.
+    #[must_use]
+    pub fn forever(fresh: bool) -> Self {
+        let (held, validity) = watch::channel(Validity::Held);
+        // A closed channel keeps its last value.
+        drop(held);
+        Self { validity, fresh }
+    }
+
+    /// Whether a call may go out at `now`.
+    #[must_use]
+    pub fn holds(&self, now: Instant) -> bool {
+        match *self.validity.borrow() {
+            Validity::Held => true,
+            Validity::Until(end) => now < end,
+            Validity::Lost => false,
+        }
+    }
+
+    /// Returns when the lease is lost; never, when it cannot be.
+    pub async fn lost(&mut self) {
+        loop {
+            if *self.validity.borrow_and_update() == Validity::Lost {
+                return;
+            }
+            if self.validity.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+impl Lane {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sends => "sends",
+            Self::Results => "results",
+        }
+    }
+}
+
+// === impl DeadLetter ===
+
+impl DeadLetter {
+    /// The parcel with which it goes out again.
+    #[must_use]
+    pub fn replay(&self) -> Parcel {
+        let account = self
+            .story
+            .death
+            .as_ref()
+            .and_then(|death| death.account.clone())
+            .and_then(|name| AccountName::parse(name).ok())
+            .unwrap_or_default();
+        Parcel {
+            body: self.body.clone(),
+            message_id: self.message_id.clone(),
+            account,
+            priority: self.story.priority,
+            story: self.story.replayed(),
+        }
+    }
+}

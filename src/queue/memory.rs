@@ -1,0 +1,1 @@
+//! The model queue: simulation and tests.
