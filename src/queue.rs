@@ -25,7 +25,7 @@ use crate::outcome::Disposition;
 use crate::story::Story;
 
 /// What a worker receives from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Lane {
     /// Requests to send: all three priorities.
     Sends,
@@ -35,8 +35,8 @@ pub enum Lane {
 
 /// One hand-over of one message. Not `Clone`: `settle` consumes it.
 ///
-/// Dropping it unsettled gives nothing back: the message stays in hand until the intake that gave
-/// it is dropped, the connection is lost or the process ends; then it is handed out again.
+/// Dropping it unsettled gives nothing back: the message stays in hand until the connection is lost
+/// or the process ends; then it is handed out again. It may be settled after its intake is gone.
 #[derive(Debug)]
 pub struct Delivery {
     pub body: Bytes,
@@ -55,7 +55,7 @@ pub struct Delivery {
 }
 
 /// Names a delivery to its backend: which intake handed it out, and under which number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Tag {
     pub(crate) intake: u64,
     pub(crate) number: u64,
