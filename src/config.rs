@@ -1,7 +1,13 @@
 //! Configuration: TOML, then environment, then flags. The only reader of the environment.
 //!
-//! Two stages: what was typed ([`raw`]) and what it means (this module's types, valid and with
-//! every default filled in). An error names the key, the place it came from and the next step.
+//! Two stages: what was typed (`raw`) and what it means (this module's types, valid and with
+//! every default filled in, made by `typed`). An error names the key, the place it came from and
+//! the next step, and never shows a secret.
+
+mod raw;
+mod secret;
+mod show;
+mod typed;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,11 +19,17 @@ use url::Url;
 
 use crate::message::AccountName;
 
+pub use raw::KEYS;
+
+/// Read when no file is named, if it exists.
+pub const DEFAULT_FILE: &str = "config/postrider.toml";
+
 /// Everything, valid.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub queue: QueueConfig,
     pub server: ServerConfig,
+    /// Never empty.
     pub accounts: BTreeMap<AccountName, AccountConfig>,
     pub retry: RetryConfig,
 }
@@ -25,6 +37,8 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct QueueConfig {
     pub url: QueueUrl,
+    /// Where `url` was read from, when it was a file: see [`QueueConfig::reread`].
+    pub url_file: Option<PathBuf>,
     /// First word of every exchange and queue name.
     pub prefix: String,
 }
@@ -90,7 +104,9 @@ pub enum ApiVersion {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QuotaConfig {
+    /// `None` is no ceiling.
     pub send: Option<WindowConfig>,
+    /// `None` is no ceiling.
     pub api: Option<WindowConfig>,
     /// Calls a day, in the account's own time zone; `None` is no ceiling.
     pub daily: Option<u64>,
@@ -126,5 +142,67 @@ impl Default for RetryConfig {
             multiplier: 2.0,
             jitter: 0.5,
         }
+    }
+}
+
+/// Where a configuration is read from, in the order in which it is overruled.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// A file that must exist; else [`DEFAULT_FILE`] when it exists.
+    pub file: Option<PathBuf>,
+    /// Variables; those that do not begin with `POSTRIDER_` are passed over.
+    pub env: Vec<(String, String)>,
+    pub flags: Vec<Flag>,
+}
+
+/// A key that was set on the command line.
+#[derive(Clone, Debug)]
+pub struct Flag {
+    pub key: &'static str,
+    /// As it was typed: `--listen`.
+    pub name: &'static str,
+    pub value: String,
+}
+
+/// What is wrong with a configuration. Never holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{problem}")]
+pub struct ConfigError {
+    pub problem: String,
+    /// The next step.
+    pub hint: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(problem: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            problem: problem.into(),
+            hint: hint.into(),
+        }
+    }
+}
+
+impl Config {
+    /// # Errors
+    /// [`ConfigError`] for an unknown key, a wrong value, or an unreadable file.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        typed::config(&raw::Raw::gather(sources)?)
+    }
+}
+
+impl Sources {
+    /// The environment of this process.
+    #[must_use]
+    pub fn of_process(file: Option<PathBuf>, flags: Vec<Flag>) -> Self {
+        // `vars` panics over a variable that is not UTF-8, even over somebody else's.
+        let env = std::env::vars_os()
+            .filter_map(|(name, value)| {
+                Some((
+                    name.into_string().ok()?,
+                    value.to_string_lossy().into_owned(),
+                ))
+            })
+            .collect();
+        Self { file, env, flags }
     }
 }

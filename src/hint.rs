@@ -9,15 +9,19 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     let name = name.to_lowercase();
     known
         .into_iter()
-        .map(|candidate| {
-            (
-                strsim::jaro_winkler(&name, &candidate.to_lowercase()),
-                candidate,
-            )
-        })
+        .map(|candidate| (likeness(&name, &candidate.to_lowercase()), candidate))
         .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
+}
+
+/// One slip of the fingers is nearly the same word, also in a word as short as `url`.
+fn likeness(name: &str, known: &str) -> f64 {
+    if strsim::osa_distance(name, known) == 1 {
+        0.99
+    } else {
+        strsim::jaro_winkler(name, known)
+    }
 }
 
 /// A hint for serde's `unknown field` (or `variant`) message: the words between back-ticks are the
@@ -57,6 +61,7 @@ mod tests {
     fn a_near_name_is_found_and_a_far_one_is_not() {
         assert_eq!(nearest("emialId", ["emailId", "message"]), Some("emailId"));
         assert_eq!(nearest("replyto", ["replyTo", "cc"]), Some("replyTo"));
+        assert_eq!(nearest("ulr", ["url", "prefix"]), Some("url"));
         assert_eq!(nearest("zzz", ["emailId", "message"]), None);
     }
 

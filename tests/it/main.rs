@@ -7,3 +7,4 @@
     clippy::cast_possible_truncation,
     reason = "a test may stop at once"
 )]
+mod config;

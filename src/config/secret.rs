@@ -1,0 +1,138 @@
+//! Secrets: given as they are, or kept in a file that is read again when asked.
+
+use std::path::Path;
+
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::{ConfigError, QueueConfig, QueueUrl, TokenSource};
+
+/// The largest secret file, in bytes: a token has about 50. A wrong path is noticed by it.
+const SECRET_BYTES_MAX: u64 = 16 * 1024;
+
+impl TokenSource {
+    /// The token as it is now; a file is read anew.
+    ///
+    /// # Errors
+    /// When there is none, or its file cannot be read or holds none.
+    pub fn read(&self, account: &str) -> Result<SecretString, ConfigError> {
+        match self {
+            Self::Given(token) => Ok(token.clone()),
+            Self::File(path) => {
+                let token = secret_file(path, &format!("accounts.{account}.token_file"))?;
+                token_of(&token).ok_or_else(|| {
+                    ConfigError::new(
+                        format!("{} holds no bearer token", path.display()),
+                        "write the token into it, and nothing else",
+                    )
+                })
+            }
+            Self::Missing => Err(ConfigError::new(
+                format!("account {account} has no token"),
+                format!(
+                    "set accounts.{account}.token or .token_file (variable \
+                     POSTRIDER_ACCOUNTS__{}__TOKEN) to a service key or a project app's token",
+                    account.to_uppercase()
+                ),
+            )),
+        }
+    }
+}
+
+/// A token as HTTP takes it: visible ASCII, not empty.
+pub(super) fn token_of(text: &str) -> Option<SecretString> {
+    let fits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then(|| SecretString::from(text))
+}
+
+impl QueueConfig {
+    /// The address as it is now: `queue.url_file` is read anew, so that a changed password reaches
+    /// the next connection.
+    ///
+    /// # Errors
+    /// When the file cannot be read or holds no address.
+    pub fn reread(&self) -> Result<QueueUrl, ConfigError> {
+        match &self.url_file {
+            Some(path) => QueueUrl::of_file(path),
+            None => Ok(self.url.clone()),
+        }
+    }
+}
+
+impl QueueUrl {
+    /// Reads `sqlite:PATH`, `amqp://…` or `amqps://…`. The error says what is wrong with it, and
+    /// does not repeat it: it may hold a password.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("sqlite:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return match path {
+                "" => Err("has no path after `sqlite:`".into()),
+                ":memory:" => Err("names a memory that a crash forgets; name a file".into()),
+                path => Ok(Self::Sqlite(path.into())),
+            };
+        }
+        let url = Url::parse(text).map_err(|error| format!("is no address: {error}"))?;
+        match url.scheme() {
+            "amqp" => {}
+            "amqps" if cfg!(feature = "amqps") => {}
+            "amqps" => return Err("needs TLS, which this build was made without".into()),
+            // Text without `//` has its secret part taken for a scheme, so it is not repeated.
+            _ => return Err("begins with none of `sqlite:`, `amqp://`, `amqps://`".into()),
+        }
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err("has no host".into());
+        }
+        Ok(Self::Amqp(SecretString::from(text)))
+    }
+
+    pub(super) fn of_file(path: &Path) -> Result<Self, ConfigError> {
+        let text = secret_file(path, "queue.url_file")?;
+        Self::parse(&text).map_err(|why| {
+            ConfigError::new(
+                format!("the address in {} {why}", path.display()),
+                "write `amqp://USER:PASSWORD@HOST:5672/VHOST` into it, and nothing else",
+            )
+        })
+    }
+
+    /// The address without user and password, for people.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match self {
+            Self::Sqlite(path) => format!("sqlite:{}", path.display()),
+            Self::Amqp(url) => Url::parse(url.expose_secret()).map_or_else(
+                |_| "amqp".to_owned(),
+                |url| {
+                    let host = url.host_str().unwrap_or_default();
+                    let port = url.port().map(|port| format!(":{port}"));
+                    let path = url.path().trim_end_matches('/');
+                    format!(
+                        "{}://{host}{}{path}",
+                        url.scheme(),
+                        port.unwrap_or_default()
+                    )
+                },
+            ),
+        }
+    }
+}
+
+fn secret_file(path: &Path, key: &str) -> Result<String, ConfigError> {
+    let unreadable = |why: String| {
+        ConfigError::new(
+            format!("the file of {key}, {}, {why}", path.display()),
+            "name a small text file that this user may read",
+        )
+    };
+    let size = std::fs::metadata(path)
+        .map_err(|error| unreadable(format!("cannot be read: {error}")))?
+        .len();
+    if size > SECRET_BYTES_MAX {
+        return Err(unreadable(format!(
+            "has {size} bytes; at most {SECRET_BYTES_MAX} are read"
+        )));
+    }
+    std::fs::read_to_string(path)
+        .map(|text| text.trim().to_owned())
+        .map_err(|error| unreadable(format!("cannot be read: {error}")))
+}

@@ -1,0 +1,87 @@
+//! The configuration in force, for people: every key, secrets masked.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use super::{AccountConfig, Config, TokenSource, WindowConfig};
+
+/// What stands in the place of a secret.
+const MASKED: &str = "********";
+
+impl Config {
+    /// Every key that has a value, in the order of the file. Written as `key = value` it is TOML.
+    #[must_use]
+    pub fn shown(&self) -> Vec<(String, Value)> {
+        let mut shown = Vec::new();
+        let mut show = |key: &str, value: Value| shown.push((key.to_owned(), value));
+        show("queue.url", json!(self.queue.url.place()));
+        if let Some(path) = &self.queue.url_file {
+            show("queue.url_file", json!(path));
+        }
+        show("queue.prefix", json!(self.queue.prefix));
+        show("server.listen", json!(self.server.listen));
+        for (name, account) in &self.accounts {
+            for (key, value) in account.shown() {
+                show(&format!("accounts.{name}.{key}"), value);
+            }
+        }
+        let retry = &self.retry;
+        show("retry.max_attempts", json!(retry.max_attempts));
+        show("retry.max_age", time(retry.max_age));
+        show("retry.initial", time(retry.initial));
+        show("retry.max", time(retry.max));
+        show("retry.multiplier", json!(retry.multiplier));
+        show("retry.jitter", json!(retry.jitter));
+        shown
+    }
+}
+
+impl AccountConfig {
+    fn shown(&self) -> Vec<(&'static str, Value)> {
+        let mut shown = Vec::new();
+        match &self.token {
+            TokenSource::Given(_) => shown.push(("token", json!(MASKED))),
+            TokenSource::File(path) => shown.push(("token_file", json!(path))),
+            TokenSource::Missing => {}
+        }
+        if let Some(portal) = self.portal_id {
+            shown.push(("portal_id", json!(portal)));
+        }
+        shown.extend([
+            ("base_url", json!(self.base_url)),
+            ("api", json!(self.api.as_str())),
+            ("api_version", json!(self.api_version.as_str())),
+            ("results", json!(self.results)),
+            ("concurrency", json!(self.concurrency)),
+            ("timeout", time(self.timeout)),
+        ]);
+        shown.extend(window(
+            ["quota.send.limit", "quota.send.window"],
+            self.quota.send,
+        ));
+        shown.extend(window(
+            ["quota.api.limit", "quota.api.window"],
+            self.quota.api,
+        ));
+        shown.push(("quota.daily", json!(self.quota.daily.unwrap_or(0))));
+        shown
+    }
+}
+
+/// A limit of 0 is no ceiling, and then the window means nothing.
+fn window(keys: [&'static str; 2], window: Option<WindowConfig>) -> Vec<(&'static str, Value)> {
+    let [limit, length] = keys;
+    match window {
+        Some(window) => vec![(limit, json!(window.limit)), (length, time(window.window))],
+        None => vec![(limit, json!(0))],
+    }
+}
+
+fn time(time: Duration) -> Value {
+    SignedDuration::try_from(time).map_or_else(
+        |_| json!(format!("{}s", time.as_secs())),
+        |time| json!(format!("{time:#}")),
+    )
+}
