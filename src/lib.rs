@@ -23,6 +23,7 @@
 //! | [`story`] | what travels beside a body: attempts, follow-up, death |
 //! | [`outcome`] | the verdicts: `Outcome` of a call, `Disposition` of a delivery |
 //! | [`clock`] | the only reader of wall time |
+//! | [`crypto`] | the one TLS stack |
 //! | `retry` | outcome + story + now → disposition; pure |
 //! | `quota` | rolling windows: one limiter per account and bucket |
 //! | `pause` | why dispatch is held back, since when, until when |
@@ -77,6 +78,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod crypto;
 pub mod hint;
 pub mod message;
 pub mod outcome;

@@ -1,0 +1,155 @@
+//! The bodies: what goes out, to the byte; what comes back, read with forbearance.
+//!
+//! HubSpot tells its clients to treat every field of an error as optional, and some of its errors
+//! are plain text. So an answer is read field by field: one that is missing or of a wrong type is
+//! passed over, and never spoils the rest.
+
+use reqwest::header::HeaderMap;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::message::SendRequest;
+use crate::outcome::Words;
+
+/// The longest of HubSpot's words that is kept, in characters: they travel in a message header.
+const WORD_CHARS_MAX: usize = 500;
+/// The longest status id that is taken, in bytes. The one seen in the wild has 40.
+const STATUS_ID_BYTES_MAX: usize = 512;
+
+// === out ===
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    email_id: i64,
+    message: Message<'a>,
+    contact_properties: Properties<'a>,
+    custom_properties: Properties<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Message<'a> {
+    to: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<&'a str>,
+    reply_to: &'a [String],
+    cc: &'a [String],
+    bcc: &'a [String],
+    send_id: &'a str,
+}
+
+/// A map as it came, or an empty one.
+struct Properties<'a>(Option<&'a RawValue>);
+
+/// The body of Single Send. The dated specs require the lists and maps even when they are empty;
+/// the older ones do not mind. `dispatch` is ours and never goes out.
+pub(super) fn send_body(request: &SendRequest, send_id: &str) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&Body {
+        email_id: request.email_id,
+        message: Message {
+            to: request.to.expose(),
+            from: request.from.as_deref(),
+            reply_to: &request.reply_to,
+            cc: &request.cc,
+            bcc: &request.bcc,
+            send_id,
+        },
+        contact_properties: Properties(request.contact_properties.as_deref()),
+        custom_properties: Properties(request.custom_properties.as_deref()),
+    })
+}
+
+impl Serialize for Properties<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Some(raw) => raw.serialize(serializer),
+            None => serializer.serialize_map(Some(0))?.end(),
+        }
+    }
+}
+
+// === in ===
+
+/// One HTTP answer, its body cut to a bound.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) headers: HeaderMap,
+    pub(super) body: String,
+}
+
+impl Answer {
+    pub(super) fn is_success(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The body as JSON; null when it is none.
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+
+    /// HubSpot's own words in an error or in a status view.
+    pub(super) fn words(&self) -> Words {
+        let json = self.json();
+        Words {
+            status: Some(self.status),
+            category: text(&json, "category").or_else(|| text(&json, "errorType")),
+            sub_category: text(&json, "subCategory"),
+            message: if json.is_object() {
+                text(&json, "message")
+            } else {
+                prose(&self.body)
+            },
+            correlation_id: self
+                .header("x-hubspot-correlation-id")
+                .map(cut)
+                .or_else(|| text(&json, "correlationId")),
+            policy_name: text(&json, "policyName"),
+            send_result: text(&json, "sendResult"),
+        }
+    }
+
+    /// What the result is to be looked up by, when the answer names it.
+    pub(super) fn status_id(&self) -> Option<String> {
+        let json = self.json();
+        let id = json.get("statusId")?.as_str()?;
+        (1..=STATUS_ID_BYTES_MAX)
+            .contains(&id.len())
+            .then(|| id.to_owned())
+    }
+}
+
+/// A field that holds one word or number, cut to a bound.
+pub(super) fn text(json: &Value, name: &str) -> Option<String> {
+    let value = json.get(name)?;
+    match value.as_str() {
+        Some(text) => (!text.is_empty()).then(|| cut(text)),
+        None => value.is_number().then(|| value.to_string()),
+    }
+}
+
+/// What a body that is no JSON says: plain text as it is, of an HTML page its title.
+fn prose(body: &str) -> Option<String> {
+    let body = body.trim();
+    let told = if body.starts_with('<') {
+        let (_, rest) = body.split_once("<title>")?;
+        rest.split_once("</title>")?.0.trim()
+    } else {
+        body
+    };
+    (!told.is_empty()).then(|| cut(told))
+}
+
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(WORD_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
