@@ -79,9 +79,14 @@
 pub mod clock;
 pub mod config;
 pub mod crypto;
+pub mod dispatch;
 pub mod hint;
 pub mod message;
+pub mod metrics;
 pub mod outcome;
+pub mod pause;
 pub mod provider;
 pub mod queue;
+pub mod quota;
+pub mod retry;
 pub mod story;

@@ -157,7 +157,7 @@ pub enum Disposition {
     Complete,
     /// Accepted: kept as a follow-up, handed out by the results lane at `at`.
     FollowUp { at: Timestamp, story: Box<Story> },
-    /// Sent again at `at`, by the lane it came from. An attempt was spent.
+    /// Sent again at `at`, by the sends lane of its priority. The story says what was spent.
     Retry { at: Timestamp, story: Box<Story> },
     /// Waits until `until` in the lane in which it was received. Nothing was spent.
     Snooze { until: Timestamp, story: Box<Story> },
@@ -197,6 +197,45 @@ impl Outcome {
     }
 }
 
+impl Disposition {
+    /// Waits until `until`; nothing was spent.
+    #[must_use]
+    pub fn snooze(until: Timestamp, story: Story) -> Self {
+        Self::Snooze {
+            until,
+            story: Box::new(story),
+        }
+    }
+
+    /// Why it makes a dead letter, if it does.
+    #[must_use]
+    pub fn death(&self) -> Option<&Death> {
+        match self {
+            Self::DeadLetter { story } => story.death.as_ref(),
+            Self::Complete
+            | Self::FollowUp { .. }
+            | Self::Retry { .. }
+            | Self::Snooze { .. }
+            | Self::Route { .. }
+            | Self::Release => None,
+        }
+    }
+
+    /// The word for it in a log line.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::FollowUp { .. } => "follow_up",
+            Self::Retry { .. } => "retry",
+            Self::Snooze { .. } => "snooze",
+            Self::Route { .. } => "route",
+            Self::DeadLetter { .. } => "dead_letter",
+            Self::Release => "release",
+        }
+    }
+}
+
 impl FailureClass {
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -209,7 +248,44 @@ impl FailureClass {
     }
 }
 
+impl Scope {
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Account => "account",
+            Self::Provider => "provider",
+        }
+    }
+}
+
 impl PauseReason {
+    pub const ALL: [Self; 8] = [
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::Migrating,
+        Self::Daily,
+        Self::Throttled,
+        Self::Portal,
+        Self::Outage,
+        Self::Unproven,
+    ];
+
+    /// Whom such a pause concerns.
+    #[must_use]
+    pub fn scope(self) -> Scope {
+        match self {
+            Self::Outage => Scope::Provider,
+            Self::Unauthorized
+            | Self::Forbidden
+            | Self::Migrating
+            | Self::Daily
+            | Self::Throttled
+            | Self::Portal
+            | Self::Unproven => Scope::Account,
+        }
+    }
+
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {

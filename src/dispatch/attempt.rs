@@ -1,0 +1,198 @@
+//! One delivery of the sends lane, from bytes to disposition: the straight line.
+
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::{Dispatcher, NoCall, millis};
+use crate::clock::until;
+use crate::message::{MessageId, SendRequest};
+use crate::metrics::Operation;
+use crate::outcome::{DeadReason, Disposition, Failure, FailureClass, Outcome, Scope, Words};
+use crate::provider::Provider;
+use crate::queue::{Delivery, Lane, Queue};
+use crate::retry::{dead, death};
+use crate::story::{Attempt, Story};
+
+/// A delivery that goes out now.
+pub(super) struct Ready {
+    delivery: Delivery,
+    request: SendRequest,
+    story: Story,
+}
+
+impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
+    /// Reads a delivery: not due, malformed, of another lane, expired, or ready.
+    pub(super) fn examine(&self, mut delivery: Delivery) -> Result<Ready, Box<NoCall>> {
+        let now = self.clock.now();
+        let mut story = std::mem::take(&mut delivery.story);
+        self.count_receipt(&delivery, &story);
+        story.published_at.get_or_insert(now);
+        story.priority = delivery.priority;
+        if let Some(due) = story.due_at.take().filter(|due| *due > now) {
+            return NoCall::with(delivery, Disposition::snooze(due, story), "not due");
+        }
+        let request = match SendRequest::parse(&delivery.body, delivery.message_id.as_deref()) {
+            Ok(request) => request,
+            Err(malformed) => {
+                let key = malformed.id.unwrap_or_else(MessageId::mint).to_string();
+                let context = self.context(now, key.clone(), None, Lane::Sends);
+                let told = (malformed.problem, malformed.hint.unwrap_or_default());
+                let disposition = dead(
+                    story,
+                    DeadReason::Malformed,
+                    &context,
+                    told,
+                    Words::default(),
+                );
+                return NoCall::with(delivery, disposition, key);
+            }
+        };
+        match self.without_call(&delivery, &request, &story, now) {
+            Some(disposition) => NoCall::with(delivery, disposition, request.id),
+            None => Ok(Ready {
+                delivery,
+                request,
+                story,
+            }),
+        }
+    }
+
+    /// The fates of a valid request that need no call.
+    fn without_call(
+        &self,
+        delivery: &Delivery,
+        request: &SendRequest,
+        story: &Story,
+        now: Timestamp,
+    ) -> Option<Disposition> {
+        let context = || {
+            self.context(
+                now,
+                request.id.to_string(),
+                Some(request.email_id),
+                Lane::Sends,
+            )
+        };
+        let account = request.account.as_ref().unwrap_or(&delivery.account);
+        let priority = request.priority.unwrap_or(delivery.priority);
+        if (account, priority) != (&delivery.account, delivery.priority) {
+            let told = (
+                format!("dispatch.account names `{account}`, and no worker has that account"),
+                "start a worker with that account, and replay it".to_owned(),
+            );
+            let otherwise = death(DeadReason::Malformed, &context(), told, Words::default());
+            return Some(Disposition::Route {
+                account: account.clone(),
+                priority,
+                story: Box::new(Story {
+                    priority,
+                    ..story.clone()
+                }),
+                otherwise: Box::new(otherwise),
+            });
+        }
+        if let Some(send_at) = request.send_at.filter(|at| *at > now) {
+            return Some(Disposition::snooze(send_at, story.clone()));
+        }
+        let expires_at = request.expires_at.filter(|at| *at <= now)?;
+        let (problem, hint) = if story.may_have_mailed {
+            (
+                "an attempt got no answer, and its time passed before another one could tell",
+                "it may have been mailed; replay keeps the sendId, so it is mailed at most once",
+            )
+        } else {
+            (
+                "its time passed before it could be sent",
+                "publish it anew with a later dispatch.expiresAt if it still matters",
+            )
+        };
+        let told = (
+            format!("{problem} (dispatch.expiresAt {expires_at})"),
+            hint.to_owned(),
+        );
+        Some(dead(
+            story.clone(),
+            DeadReason::Expired,
+            &context(),
+            told,
+            Words::default(),
+        ))
+    }
+
+    /// One call and what follows from it.
+    pub(super) async fn attempt(&self, ready: Ready, permit: Option<OwnedSemaphorePermit>) {
+        let Ready {
+            delivery,
+            request,
+            mut story,
+        } = ready;
+        let send_id = request.id.generation(story.generation);
+        let called = Instant::now();
+        let outcome = self.call(&request, &send_id).await;
+        let now = self.clock.now();
+        let took = called.elapsed();
+        story.record(Attempt {
+            at: now,
+            took_ms: millis(took),
+            outcome: outcome.label().into(),
+            words: outcome.words().clone(),
+        });
+        let account = &self.account.name;
+        self.metrics.attempt(account, &outcome);
+        self.metrics
+            .called(account, Operation::Send, took, outcome.words());
+        if let (Outcome::Accepted(_), Some(published)) = (&outcome, story.published_at) {
+            self.metrics
+                .accepted_after(account, delivery.priority, until(published, now));
+        }
+        self.learn(&outcome, &request.id, called, now);
+        let context = self.context(
+            now,
+            request.id.to_string(),
+            Some(request.email_id),
+            Lane::Sends,
+        );
+        let disposition = self
+            .retry
+            .after_send(outcome, story, &context, &mut self.rng());
+        self.settle(delivery, disposition, request.id.as_str())
+            .await;
+        // Held until here: what is in a worker's hands stays bounded.
+        drop(permit);
+    }
+
+    /// The call itself. A panic in it is our bug, and no reason to lose the message.
+    async fn call(&self, request: &SendRequest, send_id: &str) -> Outcome {
+        self.flying(1);
+        let outcome = AssertUnwindSafe(self.provider.send(request, send_id))
+            .catch_unwind()
+            .await;
+        self.flying(-1);
+        outcome.unwrap_or_else(|_| {
+            Outcome::Unknown(Failure {
+                class: FailureClass::Transient,
+                scope: Scope::Message,
+                pause: None,
+                retry_after: None,
+                words: Words::default(),
+                hint: "Postrider failed while it sent this request; please report it".into(),
+            })
+        })
+    }
+
+    /// Counts what is seen for the first time, and what came back by replay.
+    fn count_receipt(&self, delivery: &Delivery, story: &Story) {
+        if delivery.redelivered || story.trying_since.is_some() || story.due_at.is_some() {
+            return;
+        }
+        if story.replays > 0 {
+            self.metrics.replayed();
+        } else {
+            self.metrics.received(&self.account.name, delivery.priority);
+        }
+    }
+}

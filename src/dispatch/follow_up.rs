@@ -1,0 +1,128 @@
+//! One delivery of the results lane: what became of an accepted send.
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::{Dispatcher, NoCall, millis};
+use crate::message::SendRequest;
+use crate::metrics::Operation;
+use crate::outcome::{Disposition, LookUp, Words};
+use crate::provider::Provider;
+use crate::queue::{Delivery, Lane, Queue};
+use crate::retry::FinalResult;
+use crate::story::{Attempt, FollowUp, Story};
+
+/// A follow-up whose look-up goes out now.
+pub(super) struct Ready {
+    delivery: Delivery,
+    story: Story,
+    follow_up: FollowUp,
+}
+
+impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
+    /// Reads a follow-up: not due, or ready. One without its status id is sent again, under the
+    /// same `sendId`, since nothing else can tell what became of it.
+    pub(super) fn examine_follow_up(&self, mut delivery: Delivery) -> Result<Ready, Box<NoCall>> {
+        let now = self.clock.now();
+        let mut story = std::mem::take(&mut delivery.story);
+        if let Some(due) = story.due_at.take().filter(|due| *due > now) {
+            return NoCall::with(delivery, Disposition::snooze(due, story), "not due");
+        }
+        let Some(follow_up) = story.follow_up.clone() else {
+            let again = Disposition::Retry {
+                at: now,
+                story: Box::new(story),
+            };
+            return NoCall::with(delivery, again, "no status id");
+        };
+        Ok(Ready {
+            delivery,
+            story,
+            follow_up,
+        })
+    }
+
+    /// One look-up and what follows from it.
+    pub(super) async fn follow_up(&self, ready: Ready, permit: Option<OwnedSemaphorePermit>) {
+        let Ready {
+            delivery,
+            mut story,
+            follow_up,
+        } = ready;
+        let called = Instant::now();
+        self.flying(1);
+        let look_up = self.provider.look_up(&follow_up.status_id).await;
+        self.flying(-1);
+        let took = called.elapsed();
+        let now = self.clock.now();
+        let words = look_up.words();
+        self.metrics
+            .called(&self.account.name, Operation::LookUp, took, &words);
+        // A final result that tells of the account's trouble holds back sends, not look-ups.
+        let lane = match &look_up {
+            LookUp::NotSent(_) => Lane::Sends,
+            LookUp::Pending | LookUp::Sent(_) | LookUp::Unclear(_) | LookUp::Failed(_) => {
+                Lane::Results
+            }
+        };
+        if let LookUp::NotSent(failure) | LookUp::Failed(failure) = &look_up {
+            self.heed(failure, lane, now);
+        }
+        if !matches!(look_up, LookUp::Pending | LookUp::Failed(_)) {
+            story.record(Attempt {
+                at: now,
+                took_ms: millis(took),
+                outcome: look_up.label().into(),
+                words,
+            });
+        }
+        let (key, email_id) = name_of(&delivery);
+        let context = self.context(now, key.clone(), email_id, lane);
+        let decision = self
+            .retry
+            .after_look_up(look_up, story, &context, &mut self.rng());
+        if let Some(result) = decision.result {
+            self.metrics.result(&self.account.name, result);
+            if result == FinalResult::Unknown {
+                tracing::warn!(
+                    account = %self.account.name, id = key, status_id = follow_up.status_id,
+                    "HubSpot took it and told no final result: the result is unknown"
+                );
+            }
+        }
+        self.settle(delivery, decision.disposition, &key).await;
+        drop(permit);
+    }
+}
+
+/// The id and the content id of a request that was read before.
+fn name_of(delivery: &Delivery) -> (String, Option<i64>) {
+    match SendRequest::parse(&delivery.body, delivery.message_id.as_deref()) {
+        Ok(request) => (request.id.to_string(), Some(request.email_id)),
+        Err(_) => (delivery.message_id.clone().unwrap_or_default(), None),
+    }
+}
+
+impl LookUp {
+    /// The word for it in a story.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Sent(_) => "sent",
+            Self::NotSent(_) => "refused",
+            Self::Unclear(_) => "unknown",
+            Self::Failed(_) => "not told",
+        }
+    }
+
+    fn words(&self) -> Words {
+        match self {
+            Self::Pending => Words {
+                status: Some(200),
+                ..Words::default()
+            },
+            Self::Sent(words) | Self::Unclear(words) => words.clone(),
+            Self::NotSent(failure) | Self::Failed(failure) => failure.words.clone(),
+        }
+    }
+}

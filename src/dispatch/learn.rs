@@ -1,0 +1,136 @@
+//! What an answer says about more than its own message: pauses begun and pauses disproved.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::Dispatcher;
+use super::storm::Weather;
+use crate::clock::after;
+use crate::message::MessageId;
+use crate::outcome::{Failure, FailureClass, Outcome, PauseReason, Scope, Words};
+use crate::pause::{Covers, Pause};
+use crate::provider::Provider;
+use crate::queue::{Lane, Queue};
+use crate::quota::midnight;
+use crate::retry::throttled_wait;
+
+/// The most that HubSpot's `Retry-After` of a migration is taken for: it names up to 24 hours.
+const MIGRATION_MAX: Duration = Duration::from_hours(48);
+
+impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
+    /// Learns from the outcome of a send that was called at `called`.
+    pub(super) fn learn(&self, outcome: &Outcome, id: &MessageId, called: Instant, now: Timestamp) {
+        let failure = match outcome {
+            Outcome::Accepted(_) => {
+                self.storm().answered();
+                self.ended(
+                    &self.account.pauses.disproved(called),
+                    "HubSpot takes mail again",
+                );
+                return;
+            }
+            Outcome::NotSent(failure) | Outcome::Unknown(failure) => failure,
+        };
+        if failure.scope == Scope::Provider {
+            let weather = self.storm().failed(id);
+            match weather {
+                Weather::Calm => {}
+                Weather::Suspect => self.suspicion.notify_one(),
+                Weather::Outage => self.hold(PauseReason::Outage, failure, Lane::Sends, now),
+            }
+        } else {
+            self.storm().answered();
+        }
+        self.heed(failure, Lane::Sends, now);
+    }
+
+    /// Begins the pause that a failure calls for, if it does.
+    pub(super) fn heed(&self, failure: &Failure, lane: Lane, now: Timestamp) {
+        let reason = match failure.class {
+            FailureClass::Throttled => Some(PauseReason::Throttled),
+            FailureClass::Halted => failure.pause,
+            FailureClass::Transient | FailureClass::Permanent => None,
+        };
+        if let Some(reason) = reason {
+            self.hold(reason, failure, lane, now);
+        }
+    }
+
+    /// Begins or renews a pause, with the lanes and the end that its reason implies.
+    pub(super) fn hold(&self, reason: PauseReason, failure: &Failure, lane: Lane, now: Timestamp) {
+        let (covers, ends) = match reason {
+            PauseReason::Unauthorized | PauseReason::Outage | PauseReason::Unproven => {
+                (Covers::Both, None)
+            }
+            // The other lane may need other scopes, and look-ups are a way to learn that it is over.
+            PauseReason::Forbidden | PauseReason::Portal => (lane.into(), None),
+            // Without a time, only a probe can tell when the migration is over.
+            PauseReason::Migrating => {
+                let wait = failure.retry_after.map(|wait| wait.min(MIGRATION_MAX));
+                (Covers::Both, wait.map(|wait| after(now, wait)))
+            }
+            PauseReason::Daily => (lane.into(), Some(midnight(now, &self.zone()))),
+            PauseReason::Throttled => (lane.into(), Some(after(now, throttled_wait(failure)))),
+        };
+        let new = self
+            .account
+            .pauses
+            .begin(reason, covers, now, ends, failure.words.clone());
+        if new {
+            self.announce(reason, covers, ends, failure);
+        }
+    }
+
+    fn announce(
+        &self,
+        reason: PauseReason,
+        covers: Covers,
+        ends: Option<Timestamp>,
+        failure: &Failure,
+    ) {
+        let until = ends.map_or_else(
+            || "HubSpot is well again".to_owned(),
+            |ends| ends.to_string(),
+        );
+        tracing::warn!(
+            account = %self.account.name,
+            reason = reason.label(),
+            scope = reason.scope().label(),
+            lanes = ?covers,
+            until,
+            status = failure.words.status,
+            category = failure.words.category,
+            correlation_id = failure.words.correlation_id,
+            hint = failure.hint,
+            "paused: nothing is lost and no attempt is spent"
+        );
+    }
+
+    /// Counts a call against the account's day, and pauses when that was the last one.
+    pub(super) fn count_call(&self) {
+        let now = self.clock.now();
+        let zone = self.zone();
+        let Some(midnight) = self.day().spend(now, &zone) else {
+            return;
+        };
+        let words = Words {
+            message: Some("quota.daily is spent".into()),
+            ..Words::default()
+        };
+        let pauses = &self.account.pauses;
+        if pauses.begin(PauseReason::Daily, Covers::Both, now, Some(midnight), words) {
+            tracing::warn!(
+                account = %self.account.name, reason = PauseReason::Daily.label(), until = %midnight,
+                "paused: quota.daily is spent; nothing is lost"
+            );
+        }
+    }
+
+    pub(super) fn ended(&self, pauses: &[Pause], why: &str) {
+        for pause in pauses {
+            tracing::info!(account = %self.account.name, reason = pause.reason.label(), why, "pause over");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Rolling windows: one [`RateLimiter`] for each account and bucket.
+//!
+//! Two instruments, each for what it can do. governor's GCRA carries the rate: it spreads calls
+//! evenly, sized so that burst + rate × window ≤ limit. It cannot express a rolling window (with
+//! a burst of N it lets 2 N through one), so an exact ledger of the last calls stands beside it as
+//! the hard gate.
+//!
+//! The window counts at HubSpot's door, not at ours. Two calls that leave us a window apart can
+//! arrive closer together, so every window is kept [`ARRIVAL_SPREAD`] longer than HubSpot's.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use governor::clock::Clock as GovernorClock;
+use governor::middleware::NoOpMiddleware;
+use governor::state::{InMemoryState, NotKeyed};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
+use tokio::time::Instant;
+
+use crate::config::WindowConfig;
+
+/// How much closer together than they left two calls may arrive.
+pub const ARRIVAL_SPREAD: Duration = Duration::from_millis(50);
+/// The share of a limit that may go out at once: one in fifty. What the burst takes, the steady
+/// rate cannot have.
+const BURST_SHARE: u32 = 50;
+
+/// What a call is counted under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Bucket {
+    /// Calls to Single Send: first tries, retries, replays.
+    Send,
+    /// Look-ups and probes.
+    Api,
+}
+
+/// What was spent of the window before this limiter began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing: nobody sent before.
+    Empty,
+    /// A predecessor kept to the same rate until a moment ago: its burst counts as spent.
+    Spent,
+}
+
+type Gcra = governor::RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Duration>>;
+
+/// Keeps one bucket inside its rolling window.
+#[derive(Debug)]
+pub struct RateLimiter {
+    /// `None`: no ceiling.
+    window: Option<Window>,
+}
+
+#[derive(Debug)]
+struct Window {
+    config: WindowConfig,
+    pace: Gcra,
+    clock: TokioClock,
+    /// How far apart the pace lets two calls go.
+    period: Duration,
+    calls: Mutex<VecDeque<Instant>>,
+}
+
+/// The right to make one call. Counted as a call from the moment it is given, so that two takers
+/// cannot both take the last one. Stale after a period: then it is exchanged for a new one.
+#[derive(Debug)]
+#[must_use]
+pub struct Token {
+    given: Instant,
+}
+
+impl RateLimiter {
+    #[must_use]
+    pub fn new(config: Option<WindowConfig>, start: Start) -> Self {
+        Self {
+            window: config.and_then(|config| Window::new(config, start)),
+        }
+    }
+
+    /// Waits until one more call stays inside the window. Cancel-safe but for one thing: a token
+    /// given up while it waits for its pace counts as a call until its window has passed.
+    pub async fn token(&self) -> Token {
+        let Some(window) = &self.window else {
+            return Token {
+                given: Instant::now(),
+            };
+        };
+        while let Err(not_until) = window.pace.check() {
+            tokio::time::sleep(not_until.wait_time_from(window.clock.now())).await;
+        }
+        loop {
+            match window.give(Instant::now()) {
+                Ok(token) => return token,
+                Err(wait) => tokio::time::sleep(wait).await,
+            }
+        }
+    }
+
+    /// Records that the call goes out now. A token that has lain longer than a period is exchanged
+    /// first, which does not wait: the pace has recovered meanwhile.
+    pub async fn spend(&self, token: Token) {
+        let Some(window) = &self.window else { return };
+        let stale = token.given.elapsed() >= window.period;
+        window.take_back(&token);
+        let token = if stale {
+            self.token().await
+        } else {
+            window.stamp()
+        };
+        drop(token);
+    }
+
+    /// Gives a token back unused.
+    pub fn give_back(&self, token: &Token) {
+        if let Some(window) = &self.window {
+            window.take_back(token);
+        }
+    }
+
+    /// Calls in the last window, and the limit; `None` without a ceiling.
+    #[must_use]
+    pub fn used(&self) -> Option<(u32, WindowConfig)> {
+        let window = self.window.as_ref()?;
+        let now = Instant::now();
+        let used = window
+            .lock()
+            .iter()
+            .filter(|call| now.duration_since(**call) < window.config.window)
+            .count();
+        Some((u32::try_from(used).unwrap_or(u32::MAX), window.config))
+    }
+}
+
+impl Window {
+    fn new(config: WindowConfig, start: Start) -> Option<Self> {
+        let limit = NonZeroU32::new(config.limit)?;
+        let burst = (limit.get() / BURST_SHARE).max(1);
+        let kept = config.window + ARRIVAL_SPREAD;
+        let period = kept / (limit.get() - burst).max(1);
+        let quota = governor::Quota::with_period(period)?.allow_burst(NonZeroU32::new(burst)?);
+        let clock = TokioClock::new();
+        let pace = Gcra::direct_with_clock(quota, clock.clone());
+        if start == Start::Spent {
+            while pace.check().is_ok() {}
+        }
+        Some(Self {
+            config,
+            pace,
+            clock,
+            period,
+            calls: Mutex::new(VecDeque::new()),
+        })
+    }
+
+    /// A token when one more call fits into the ledger, or else how long until it does.
+    fn give(&self, now: Instant) -> Result<Token, Duration> {
+        let kept = self.config.window + ARRIVAL_SPREAD;
+        let mut calls = self.lock();
+        while calls
+            .front()
+            .is_some_and(|call| now.duration_since(*call) >= kept)
+        {
+            calls.pop_front();
+        }
+        match calls.front() {
+            Some(oldest) if calls.len() >= self.config.limit as usize => {
+                Err(kept.saturating_sub(now.duration_since(*oldest)))
+            }
+            _ => {
+                calls.push_back(now);
+                Ok(Token { given: now })
+            }
+        }
+    }
+
+    /// A call that goes out now, in the place of a token just taken back.
+    fn stamp(&self) -> Token {
+        let now = Instant::now();
+        self.lock().push_back(now);
+        Token { given: now }
+    }
+
+    fn take_back(&self, token: &Token) {
+        let mut calls = self.lock();
+        if let Some(place) = calls.iter().rposition(|call| *call == token.given) {
+            calls.remove(place);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Instant>> {
+        self.calls
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Bucket {
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Send => "send",
+            Self::Api => "api",
+        }
+    }
+}
+
+/// governor on tokio's clock, which a test can pause.
+#[derive(Clone, Debug)]
+struct TokioClock {
+    origin: Instant,
+}
+
+impl TokioClock {
+    fn new() -> Self {
+        Self {
+            origin: Instant::now(),
+        }
+    }
+}
+
+impl GovernorClock for TokioClock {
+    /// Time since the clock was made.
+    type Instant = Duration;
+    fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+}
+
+// === the day ===
+
+/// Calls of the account's own day. In memory: after a restart HubSpot's own answer
+/// (429 `DAILY`) takes its place until the next midnight.
+#[derive(Debug)]
+pub struct Day {
+    limit: Option<u64>,
+    today: Option<Date>,
+    calls: u64,
+}
+
+impl Day {
+    #[must_use]
+    pub fn new(limit: Option<u64>) -> Self {
+        Self {
+            limit,
+            today: None,
+            calls: 0,
+        }
+    }
+
+    /// Counts one call. `Some(midnight)` when it was the last one that the day allows.
+    pub fn spend(&mut self, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        let limit = self.limit?;
+        let date = zone.to_datetime(now).date();
+        if self.today != Some(date) {
+            self.today = Some(date);
+            self.calls = 0;
+        }
+        self.calls += 1;
+        (self.calls >= limit).then(|| midnight(now, zone))
+    }
+}
+
+/// The end of the day that `now` lies in, in the account's time zone.
+#[must_use]
+pub fn midnight(now: Timestamp, zone: &TimeZone) -> Timestamp {
+    now.to_zoned(zone.clone())
+        .checked_add(1.day())
+        .and_then(|tomorrow| tomorrow.start_of_day())
+        .map_or_else(
+            |_| crate::clock::after(now, Duration::from_hours(24)),
+            |day| day.timestamp(),
+        )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,365 @@
+//! What follows from an outcome: pure, no I/O, no log; `now` and chance come in as arguments.
+//!
+//! A retry is a verdict with a time, carried out by the queue. Waiting, throttling and pauses
+//! spend no attempt. This is the only module that names the `backoff` crate, and it takes
+//! arithmetic from it and nothing else: jitter is ours, from a seeded generator, so that a
+//! simulation repeats.
+
+use std::time::Duration;
+
+use backoff::ExponentialBackoff;
+use backoff::backoff::Backoff;
+use jiff::Timestamp;
+
+use crate::clock::after;
+use crate::config::RetryConfig;
+use crate::outcome::{
+    DeadReason, Disposition, Failure, FailureClass, LookUp, Outcome, Scope, Words,
+};
+use crate::story::{Death, FollowUp, Story};
+
+/// The least that HubSpot's `Retry-After` is taken for.
+pub const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+/// The most that HubSpot's `Retry-After` is taken for where one message waits. (A migration may
+/// pause an account for a day; that is a pause, not a retry.)
+pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(15);
+/// How long a throttled message waits when HubSpot names no time: one rolling window.
+pub const THROTTLED_WAIT: Duration = Duration::from_secs(10);
+/// When a final result is looked up after acceptance, and then after each look-up that found it
+/// pending. The last one repeats until [`RESULT_AGE_MAX`].
+pub const LOOK_UP_DELAYS: [Duration; 7] = [
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(15),
+    Duration::from_mins(1),
+    Duration::from_mins(5),
+    Duration::from_mins(15),
+    Duration::from_hours(1),
+];
+/// After this time without a final result, the result is *unknown*. HubSpot documents no limit.
+pub const RESULT_AGE_MAX: Duration = Duration::from_hours(24);
+
+/// The schedule of retries, and every decision that follows from an outcome.
+#[derive(Clone, Debug)]
+pub struct RetryPolicy {
+    config: RetryConfig,
+}
+
+/// What a decision needs to know beside the outcome.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub now: Timestamp,
+    /// Names the request in a death: its id.
+    pub key: String,
+    pub account: String,
+    pub email_id: Option<i64>,
+    /// Until when a message waits whose account or provider is held back.
+    pub held_until: Timestamp,
+    /// The provider is down: its failures are not this message's, and spend nothing.
+    pub outage: bool,
+    /// Whether the final result of this send is looked up.
+    pub follow: bool,
+}
+
+/// How a request ended, as far as its final result is concerned. The metric label `result`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinalResult {
+    Sent,
+    Refused,
+    Unknown,
+}
+
+/// What follows from a look-up.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResultDecision {
+    pub disposition: Disposition,
+    /// Set when the look-up settled the matter.
+    pub result: Option<FinalResult>,
+}
+
+impl RetryPolicy {
+    #[must_use]
+    pub fn new(config: RetryConfig) -> Self {
+        Self { config }
+    }
+
+    /// The wait after `spent` attempts (1 or more): between `1 - jitter` and all of the
+    /// exponential delay, so that chance never exceeds `retry.max`.
+    #[must_use]
+    pub fn delay(&self, spent: u32, rng: &mut fastrand::Rng) -> Duration {
+        let mut schedule = ExponentialBackoff {
+            current_interval: self.config.initial,
+            initial_interval: self.config.initial,
+            randomization_factor: 0.0,
+            multiplier: self.config.multiplier,
+            max_interval: self.config.max,
+            max_elapsed_time: None,
+            ..ExponentialBackoff::default()
+        };
+        let mut delay = self.config.initial;
+        for _ in 0..spent.clamp(1, self.config.max_attempts.max(1)) {
+            delay = schedule.next_backoff().unwrap_or(self.config.max);
+        }
+        delay
+            .min(self.config.max)
+            .mul_f64(1.0 - self.config.jitter.clamp(0.0, 1.0) * rng.f64())
+    }
+
+    /// What follows from a call to Single Send. The attempt is already in the story.
+    #[must_use]
+    pub fn after_send(
+        &self,
+        outcome: Outcome,
+        mut story: Story,
+        context: &Context,
+        rng: &mut fastrand::Rng,
+    ) -> Disposition {
+        story.trying_since.get_or_insert(context.now);
+        match outcome {
+            Outcome::Accepted(accepted) => match accepted.status_id {
+                Some(status_id) if context.follow => {
+                    story.follow_up = Some(FollowUp {
+                        status_id,
+                        accepted_at: context.now,
+                        look_ups: 0,
+                    });
+                    Disposition::FollowUp {
+                        at: after(context.now, look_up_delay(0)),
+                        story: Box::new(story),
+                    }
+                }
+                _ => Disposition::Complete,
+            },
+            Outcome::Unknown(failure) => {
+                story.may_have_mailed = true;
+                self.after_failure(&failure, story, context, rng)
+            }
+            Outcome::NotSent(failure) => self.after_failure(&failure, story, context, rng),
+        }
+    }
+
+    fn after_failure(
+        &self,
+        failure: &Failure,
+        mut story: Story,
+        context: &Context,
+        rng: &mut fastrand::Rng,
+    ) -> Disposition {
+        match failure.class {
+            FailureClass::Throttled => {
+                Disposition::snooze(after(context.now, throttled_wait(failure)), story)
+            }
+            FailureClass::Halted => Disposition::snooze(context.held_until, story),
+            FailureClass::Transient if context.outage && failure.scope == Scope::Provider => {
+                Disposition::snooze(context.held_until, story)
+            }
+            FailureClass::Transient => {
+                story.spent += 1;
+                self.again_or_exhausted(failure, story, context, rng)
+            }
+            FailureClass::Permanent => dead(
+                story,
+                DeadReason::Rejected,
+                context,
+                ("HubSpot refused the request".into(), failure.hint.clone()),
+                failure.words.clone(),
+            ),
+        }
+    }
+
+    fn again_or_exhausted(
+        &self,
+        failure: &Failure,
+        story: Story,
+        context: &Context,
+        rng: &mut fastrand::Rng,
+    ) -> Disposition {
+        let age = story.trying_for(context.now);
+        if story.spent >= self.config.max_attempts || age >= self.config.max_age {
+            let problem = format!(
+                "{} attempts in {} s did not get through",
+                story.spent,
+                age.as_secs()
+            );
+            let hint = if story.may_have_mailed {
+                "an attempt may have mailed it: replay keeps the sendId, so it is mailed at most once"
+            } else {
+                "replay it when HubSpot is well again"
+            };
+            return dead(
+                story,
+                DeadReason::Exhausted,
+                context,
+                (problem, hint.into()),
+                failure.words.clone(),
+            );
+        }
+        let wait = match failure.retry_after {
+            Some(asked) => self.delay(story.spent, rng).max(clamped(asked)),
+            None => self.delay(story.spent, rng),
+        };
+        Disposition::Retry {
+            at: after(context.now, wait),
+            story: Box::new(story),
+        }
+    }
+
+    /// What follows from a look-up of a final result.
+    #[must_use]
+    pub fn after_look_up(
+        &self,
+        look_up: LookUp,
+        mut story: Story,
+        context: &Context,
+        rng: &mut fastrand::Rng,
+    ) -> ResultDecision {
+        match look_up {
+            LookUp::Sent(_) => ResultDecision::ended(FinalResult::Sent),
+            LookUp::Unclear(_) => ResultDecision::ended(FinalResult::Unknown),
+            LookUp::Pending => later(story, context),
+            LookUp::NotSent(failure) => {
+                story.follow_up = None;
+                match failure.class {
+                    FailureClass::Permanent => ResultDecision {
+                        disposition: refused(story, failure, context),
+                        result: Some(FinalResult::Refused),
+                    },
+                    // The account's trouble: sent again under the same id, and nothing is spent.
+                    FailureClass::Halted => ResultDecision::open(Disposition::Retry {
+                        at: context.held_until,
+                        story: Box::new(story),
+                    }),
+                    FailureClass::Throttled | FailureClass::Transient => {
+                        story.spent += 1;
+                        ResultDecision::open(self.again_or_exhausted(&failure, story, context, rng))
+                    }
+                }
+            }
+            LookUp::Failed(failure) => match failure.class {
+                FailureClass::Throttled => {
+                    let until = after(context.now, throttled_wait(&failure));
+                    ResultDecision::open(Disposition::snooze(until, story))
+                }
+                FailureClass::Halted => {
+                    ResultDecision::open(Disposition::snooze(context.held_until, story))
+                }
+                FailureClass::Transient | FailureClass::Permanent => later(story, context),
+            },
+        }
+    }
+}
+
+impl ResultDecision {
+    fn ended(result: FinalResult) -> Self {
+        Self {
+            disposition: Disposition::Complete,
+            result: Some(result),
+        }
+    }
+
+    fn open(disposition: Disposition) -> Self {
+        Self {
+            disposition,
+            result: None,
+        }
+    }
+}
+
+impl FinalResult {
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Refused => "refused",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A dead letter: `told` is the problem and what to do about it.
+#[must_use]
+pub fn dead(
+    mut story: Story,
+    reason: DeadReason,
+    context: &Context,
+    told: (String, String),
+    words: Words,
+) -> Disposition {
+    story.due_at = None;
+    story.death = Some(death(reason, context, told, words));
+    Disposition::DeadLetter {
+        story: Box::new(story),
+    }
+}
+
+/// Why a request is a dead letter: `told` is the problem and what to do about it.
+#[must_use]
+pub fn death(
+    reason: DeadReason,
+    context: &Context,
+    (problem, hint): (String, String),
+    words: Words,
+) -> Death {
+    Death {
+        key: context.key.clone(),
+        reason,
+        at: context.now,
+        problem,
+        hint,
+        email_id: context.email_id,
+        account: Some(context.account.clone()),
+        words,
+    }
+}
+
+fn refused(story: Story, failure: Failure, context: &Context) -> Disposition {
+    let problem = match &failure.words.send_result {
+        Some(result) => format!("HubSpot took it and then did not send it: {result}"),
+        None => "HubSpot took it and then did not send it".into(),
+    };
+    dead(
+        story,
+        DeadReason::Refused,
+        context,
+        (problem, failure.hint),
+        failure.words,
+    )
+}
+
+/// Asked again later; after [`RESULT_AGE_MAX`] the result is unknown.
+fn later(mut story: Story, context: &Context) -> ResultDecision {
+    let Some(follow_up) = story.follow_up.as_mut() else {
+        return ResultDecision::ended(FinalResult::Unknown);
+    };
+    let age = crate::clock::until(follow_up.accepted_at, context.now);
+    if age >= RESULT_AGE_MAX {
+        return ResultDecision::ended(FinalResult::Unknown);
+    }
+    follow_up.look_ups += 1;
+    let wait = look_up_delay(follow_up.look_ups);
+    ResultDecision::open(Disposition::FollowUp {
+        at: after(context.now, wait),
+        story: Box::new(story),
+    })
+}
+
+fn look_up_delay(look_ups: u32) -> Duration {
+    let [.., last] = LOOK_UP_DELAYS;
+    LOOK_UP_DELAYS
+        .get(look_ups as usize)
+        .copied()
+        .unwrap_or(last)
+}
+
+/// How long a throttled lane waits: what HubSpot asked for, clamped, or one rolling window.
+#[must_use]
+pub fn throttled_wait(failure: &Failure) -> Duration {
+    clamped(failure.retry_after.unwrap_or(THROTTLED_WAIT))
+}
+
+fn clamped(asked: Duration) -> Duration {
+    asked.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX)
+}
+
+#[cfg(test)]
+mod tests;
