@@ -113,6 +113,7 @@ pub struct Words {
     pub category: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sub_category: Option<String>,
+    /// Of a call without an answer: what stopped it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

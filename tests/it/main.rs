@@ -8,3 +8,4 @@
     reason = "a test may stop at once"
 )]
 mod config;
+mod hubspot;

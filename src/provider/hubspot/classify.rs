@@ -327,11 +327,20 @@ impl Verdict {
                 FailureClass::Transient | FailureClass::Permanent => asked.max(self.wait),
                 FailureClass::Throttled | FailureClass::Halted => asked.or(self.wait),
             },
-            words: heard
-                .as_ref()
-                .map_or_else(|_| Words::default(), Answer::words),
+            words: words(heard),
             hint: self.hint,
         }
+    }
+}
+
+/// HubSpot's words; of a call without an answer, what stopped it.
+fn words(heard: &Heard) -> Words {
+    match heard {
+        Ok(answer) => answer.words(),
+        Err(Silence::NotReached(why) | Silence::NotAnswered(why)) => Words {
+            message: Some(format!("no answer: {why}")),
+            ..Words::default()
+        },
     }
 }
 
@@ -346,3 +355,6 @@ fn retry_after(answer: &Answer, now: Timestamp) -> Option<Duration> {
         .ok()?;
     Some(crate::clock::until(now, date))
 }
+
+#[cfg(test)]
+mod tests;

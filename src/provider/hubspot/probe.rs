@@ -102,3 +102,114 @@ fn missing_scope(api: Api, answer: &Answer) -> Failure {
         hint: format!("the token lacks the scope {needed}: grant it in HubSpot"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::classify::Silence;
+    use super::*;
+
+    #[expect(
+        clippy::unnecessary_wraps,
+        reason = "the other variant stands beside it"
+    )]
+    fn answer(status: u16, body: &str) -> Heard {
+        Ok(Answer {
+            status,
+            body: body.to_owned(),
+            ..Answer::default()
+        })
+    }
+
+    fn probed(api: Api, details: &Heard, token_info: &Heard) -> Probe {
+        probe(api, details, token_info, Timestamp::UNIX_EPOCH)
+    }
+
+    /// `open`, or why not: `shut` or `inconclusive`, and the status that is told.
+    fn told(details: &Heard, token_info: &Heard) -> String {
+        match probed(Api::Transactional, details, token_info) {
+            Probe::Open(_) => "open".into(),
+            Probe::Shut(failure) => format!("shut {:?}", failure.pause.unwrap()),
+            Probe::Inconclusive(failure) => match failure.words.status {
+                Some(status) => format!("inconclusive {status}"),
+                None => "inconclusive".into(),
+            },
+        }
+    }
+
+    const DETAILS: &str =
+        r#"{"portalId":1234,"accountType":"STANDARD","timeZone":"Europe/Berlin"}"#;
+    const TOKEN_INFO: &str =
+        r#"{"userId":1,"hubId":1234,"appId":2,"scopes":["oauth","transactional-email"]}"#;
+
+    #[test]
+    fn both_answers_make_the_portal() {
+        let Probe::Open(portal) = probed(
+            Api::Transactional,
+            &answer(200, DETAILS),
+            &answer(200, TOKEN_INFO),
+        ) else {
+            panic!("it is open");
+        };
+        assert_eq!(portal.portal_id, Some(1234));
+        assert_eq!(portal.account_type.as_deref(), Some("STANDARD"));
+        assert_eq!(portal.time_zone.as_deref(), Some("Europe/Berlin"));
+        assert_eq!(portal.scopes.unwrap(), ["oauth", "transactional-email"]);
+    }
+
+    #[test]
+    fn each_answer_speaks_for_itself() {
+        let silent = || Err(Silence::NotAnswered("time-out".into()));
+        let good = || answer(200, DETAILS);
+        let known = || answer(200, TOKEN_INFO);
+        let code = |status| answer(status, "");
+        for (details, token_info, expected) in [
+            (good(), code(404), "open"),
+            (good(), code(500), "open"),
+            (good(), code(401), "open"),
+            (code(404), known(), "open"),
+            (code(403), known(), "open"),
+            (silent(), known(), "open"),
+            (code(401), code(401), "shut Unauthorized"),
+            (code(401), code(404), "shut Unauthorized"),
+            (code(404), code(401), "shut Unauthorized"),
+            (code(477), known(), "shut Migrating"),
+            (code(404), code(477), "shut Migrating"),
+            (code(404), code(404), "inconclusive 404"),
+            (code(403), code(404), "inconclusive 403"),
+            (code(403), code(401), "inconclusive 403"),
+            (code(401), code(500), "inconclusive 500"),
+            (code(404), code(500), "inconclusive 500"),
+            (code(503), code(401), "inconclusive 503"),
+            (code(200), code(404), "inconclusive 200"),
+            (silent(), silent(), "inconclusive"),
+            (code(401), silent(), "inconclusive"),
+        ] {
+            assert_eq!(
+                told(&details, &token_info),
+                expected,
+                "{details:?} {token_info:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_token_that_lacks_the_scope_is_shut_out() {
+        let with = |scopes| answer(200, &format!(r#"{{"hubId":1,"scopes":{scopes}}}"#));
+        let nothing = answer(404, "");
+        for (api, scopes, open) in [
+            (Api::Transactional, r#"["transactional-email"]"#, true),
+            (Api::Transactional, r#"["marketing-email"]"#, false),
+            (Api::Transactional, "[]", false),
+            (Api::Transactional, "null", true),
+            (Api::Marketing, r#"["marketing-email"]"#, true),
+            (Api::Marketing, r#"["transactional-email"]"#, true),
+            (Api::Marketing, r#"["content"]"#, false),
+        ] {
+            let found = probed(api, &nothing, &with(scopes));
+            assert_eq!(matches!(found, Probe::Open(_)), open, "{api:?} {scopes}");
+            if let Probe::Shut(failure) = found {
+                assert_eq!(failure.pause, Some(PauseReason::Forbidden));
+            }
+        }
+    }
+}

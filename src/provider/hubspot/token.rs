@@ -18,6 +18,9 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// The largest token file, in bytes. HubSpot advises to allow 512 for a token.
 const FILE_BYTES_MAX: u64 = 8 * 1024;
+/// HubSpot's tokens have 40 bytes and more. A shorter one is a sandbox's: no secret, and perhaps
+/// part of an ordinary word of an answer.
+const SECRET_BYTES_MIN: usize = 16;
 
 /// A token that is fit for a header. Prints as nothing.
 #[derive(Clone)]
@@ -159,6 +162,9 @@ impl Token {
 
     /// The text without the token: a proxy's error page may show the request's headers.
     pub(super) fn hidden_in(&self, text: &str) -> String {
+        if self.expose().len() < SECRET_BYTES_MIN {
+            return text.to_owned();
+        }
         text.replace(self.expose(), "[token]")
     }
 }
