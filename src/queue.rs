@@ -193,7 +193,7 @@ pub struct Depth {
 
 /// What can go wrong at a queue. No variant carries a secret: addresses are printed without
 /// user and password.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum QueueError {
     #[error("the queue at {place} cannot be reached: {why}")]
     Unreachable { place: String, why: String },

@@ -1,1 +1,318 @@
-//! RabbitMQ.
+//! RabbitMQ, 3.10 to 4.x.
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | `topology` | names and arguments; declaration |
+//! | `link` | the two connections, and making new ones |
+//! | `publisher` | one function: published, and confirmed |
+//! | `intake` | the consumers of a lane; what is in hand |
+//! | `delay` | waiting, by binary levels |
+//! | `properties` | what stands beside a body |
+//! | `error` | what lapin's errors mean |
+//!
+//! Everything of ours goes to a queue by name, over the default exchange: a confirm then says that
+//! it stands in *that* queue. Over the topic exchange, somebody else's binding would do. So the
+//! user needs rights on `PREFIX` and everything that begins with it, and on `amq.default`.
+
+mod delay;
+mod error;
+mod intake;
+mod link;
+mod properties;
+mod publisher;
+mod topology;
+
+pub use intake::AmqpIntake;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::BasicProperties;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+use secrecy::SecretString;
+use tokio::time::timeout;
+
+use self::delay::Precision;
+use self::intake::{Held, Session, Sessions};
+use self::link::{Link, Role};
+use self::topology::Topology;
+use super::{Delivery, Depth, Lane, Lease, Queue, QueueError};
+use crate::clock::Clock;
+use crate::message::{AccountName, Parcel, Priority};
+use crate::outcome::Disposition;
+use crate::story::Story;
+
+/// How long a publish waits for a connection before it fails.
+const LINK_WAIT: Duration = Duration::from_secs(10);
+/// One question for a queue's depth.
+const DEPTH_TIMEOUT: Duration = Duration::from_secs(5);
+/// AMQP's own exchange: its routing key is a queue's name.
+const DEFAULT_EXCHANGE: &str = "";
+
+/// What an [`AmqpQueue`] is made of.
+#[derive(Clone, Debug)]
+pub struct AmqpOptions {
+    /// `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://…`.
+    pub url: SecretString,
+    /// First word of every exchange and queue name.
+    pub prefix: String,
+    /// Whose queues are declared (by a worker) and whose depths are told.
+    pub accounts: Vec<AccountName>,
+    pub clock: Clock,
+}
+
+/// A handle; clones share two connections.
+#[derive(Clone, Debug)]
+pub struct AmqpQueue {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    clock: Clock,
+    role: Role,
+    topology: Topology,
+    link: Link,
+    sessions: Sessions,
+}
+
+// === impl AmqpQueue ===
+
+impl AmqpQueue {
+    /// For a worker: declares every exchange and queue, now and at each new connection.
+    ///
+    /// Comes back after the first attempt. A broker that cannot be reached is no error: it is
+    /// tried for ever, in the background, and `receive` waits.
+    ///
+    /// # Errors
+    /// [`QueueError::Refused`] and [`QueueError::Mismatch`]: what waiting does not heal.
+    pub async fn start(options: AmqpOptions) -> Result<Self, QueueError> {
+        Self::new(options, Role::Worker).await
+    }
+
+    /// For a command: declares nothing, and fails when the broker cannot be reached.
+    ///
+    /// # Errors
+    /// [`QueueError::Unreachable`] within about 20 s, [`QueueError::Refused`].
+    pub async fn connect(options: AmqpOptions) -> Result<Self, QueueError> {
+        Self::new(options, Role::Command).await
+    }
+
+    async fn new(options: AmqpOptions, role: Role) -> Result<Self, QueueError> {
+        let topology = Topology::new(options.prefix, options.accounts);
+        let link = Link::start(&options.url, role, topology.clone()).await?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                clock: options.clock,
+                role,
+                topology,
+                link,
+                sessions: Sessions::default(),
+            }),
+        })
+    }
+}
+
+impl Queue for AmqpQueue {
+    type Intake = AmqpIntake;
+
+    async fn lease(&self, _account: &AccountName) -> Result<Lease, QueueError> {
+        Ok(Lease::forever(false))
+    }
+
+    async fn open(
+        &self,
+        account: &AccountName,
+        lane: Lane,
+        prefetch: u16,
+    ) -> Result<AmqpIntake, QueueError> {
+        let shared = Arc::clone(&self.shared);
+        Ok(AmqpIntake::new(shared, account.clone(), lane, prefetch))
+    }
+
+    async fn settle(&self, delivery: Delivery, disposition: Disposition) -> Result<(), QueueError> {
+        let (session, held) = self.shared.sessions.take(delivery.tag)?;
+        let settling = Settling {
+            shared: &self.shared,
+            session: &session,
+            held: &held,
+            delivery: &delivery,
+        };
+        match settling.publish(disposition).await {
+            Ok(Then::Ack) => held.ack().await,
+            Ok(Then::GiveBack) => {
+                held.give_back().await;
+                Ok(())
+            }
+            Err(error) => {
+                held.give_back().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn publish(&self, parcel: Parcel) -> Result<(), QueueError> {
+        let mut story = parcel.story;
+        story.priority = parcel.priority;
+        (story.published_at).get_or_insert_with(|| self.shared.clock.now());
+        let properties = properties::first(parcel.message_id, &story);
+        let properties = properties.ok_or_else(|| QueueError::NotTaken {
+            why: "the message id is longer than 255 bytes".into(),
+        })?;
+        let queue = self.shared.topology.send(&parcel.account, parcel.priority);
+        let connections = self.shared.link.connections_within(LINK_WAIT).await?;
+        (connections.publisher)
+            .publish_confirmed(DEFAULT_EXCHANGE, &queue, &parcel.body, properties)
+            .await
+    }
+
+    async fn depths(&self) -> Result<Vec<Depth>, QueueError> {
+        let connections = self.shared.link.connections_within(LINK_WAIT).await?;
+        let held = self.shared.sessions.held();
+        let mut channel = connections.channel().await?;
+        let mut depths: Vec<Depth> = Vec::new();
+        for (queue, told_as) in self.shared.topology.depths() {
+            let passive = QueueDeclareOptions {
+                passive: true,
+                ..QueueDeclareOptions::default()
+            };
+            let asked =
+                channel.queue_declare(queue.as_str().into(), passive, FieldTable::default());
+            let ready = match timeout(DEPTH_TIMEOUT, asked).await {
+                Ok(Ok(queue)) => u64::from(queue.message_count()),
+                Ok(Err(error)) if error::is_not_found(&error) => {
+                    // The question closed the channel.
+                    channel = connections.channel().await?;
+                    0
+                }
+                Ok(Err(error)) => return Err(connections.place().of(&error)),
+                Err(_) => return Err(connections.place().unreachable("no answer about a depth")),
+            };
+            let (in_hand, oldest) = held.get(&queue).copied().unwrap_or_default();
+            match depths.iter_mut().find(|depth| depth.queue == told_as) {
+                Some(depth) => depth.messages += ready,
+                None => depths.push(Depth {
+                    queue: told_as,
+                    messages: ready + in_hand,
+                    oldest,
+                }),
+            }
+        }
+        // Nothing ever stands there unless somebody deleted a lane.
+        let parked = self.shared.topology.delay_parked();
+        depths.retain(|depth| depth.queue != parked || depth.messages > 0);
+        Ok(depths)
+    }
+
+    fn is_up(&self) -> bool {
+        self.shared.link.is_up()
+    }
+
+    async fn close(&self) {
+        self.shared.link.close().await;
+    }
+}
+
+// === settling ===
+
+/// One delivery on its way out of the hand: first published where it goes, then acknowledged.
+struct Settling<'a> {
+    shared: &'a Shared,
+    session: &'a Session,
+    held: &'a Held,
+    delivery: &'a Delivery,
+}
+
+/// What remains to be done with the delivery itself.
+enum Then {
+    Ack,
+    GiveBack,
+}
+
+impl Settling<'_> {
+    async fn publish(&self, disposition: Disposition) -> Result<Then, QueueError> {
+        let Delivery { account, lane, .. } = self.delivery;
+        match disposition {
+            Disposition::Complete => {}
+            Disposition::Release => return Ok(Then::GiveBack),
+            Disposition::FollowUp { at, mut story } => {
+                story.due_at = Some(at);
+                self.wait(Lane::Results, *story, Precision::Exact).await?;
+            }
+            Disposition::Retry { at, mut story } => {
+                story.due_at = Some(at);
+                self.wait(Lane::Sends, *story, Precision::Rough).await?;
+            }
+            Disposition::Snooze { until, mut story } => {
+                story.due_at = Some(until);
+                self.wait(*lane, *story, Precision::Exact).await?;
+            }
+            Disposition::Route {
+                account,
+                priority,
+                mut story,
+                otherwise,
+            } => {
+                story.priority = priority;
+                let queue = self.shared.topology.send(&account, priority);
+                match self.to_queue(&queue, &story).await {
+                    Err(QueueError::Unroutable { .. }) => {
+                        story.death = Some(*otherwise);
+                        self.bury(*story).await?;
+                    }
+                    routed => routed?,
+                }
+            }
+            Disposition::DeadLetter { mut story } => {
+                if let Some(death) = &mut story.death {
+                    let account = || account.as_str().to_owned();
+                    death.account.get_or_insert_with(account);
+                }
+                self.bury(*story).await?;
+            }
+        }
+        Ok(Then::Ack)
+    }
+
+    /// Into the lane at `story.due_at`, over the delay levels when that is not yet.
+    async fn wait(&self, lane: Lane, story: Story, precision: Precision) -> Result<(), QueueError> {
+        let topology = &self.shared.topology;
+        let account = &self.delivery.account;
+        let priority: Priority = story.priority;
+        let now = self.shared.clock.now();
+        let due = story.due_at.unwrap_or(now);
+        let seconds = delay::seconds(now, due, precision);
+        if seconds == 0 {
+            let queue = topology.lane(account, lane, priority);
+            return self.to_queue(&queue, &story).await;
+        }
+        let exchange = topology.delay_level(delay::entry_level(seconds));
+        let key = delay::routing_key(seconds, account, lane, priority);
+        self.to(&exchange, &key, self.properties(&story)).await
+    }
+
+    async fn bury(&self, story: Story) -> Result<(), QueueError> {
+        let queue = self.shared.topology.dead();
+        self.to_queue(&queue, &story).await
+    }
+
+    async fn to_queue(&self, queue: &str, story: &Story) -> Result<(), QueueError> {
+        self.to(DEFAULT_EXCHANGE, queue, self.properties(story))
+            .await
+    }
+
+    async fn to(
+        &self,
+        exchange: &str,
+        key: &str,
+        properties: BasicProperties,
+    ) -> Result<(), QueueError> {
+        let publisher = &self.session.connections().publisher;
+        (publisher.publish_confirmed(exchange, key, &self.delivery.body, properties)).await
+    }
+
+    fn properties(&self, story: &Story) -> BasicProperties {
+        properties::again(&self.held.properties, story)
+    }
+}

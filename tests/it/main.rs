@@ -7,5 +7,7 @@
     clippy::cast_possible_truncation,
     reason = "a test may stop at once"
 )]
+mod amqp;
 mod config;
 mod hubspot;
+mod support;

@@ -1,0 +1,340 @@
+//! The link to the broker: two connections that live and die together, and the loop that makes
+//! new ones.
+//!
+//! One connection consumes, the other publishes: while the broker is short of memory or disk it
+//! stops reading from those that publish, and acknowledgements must go on. lapin's own recovery is
+//! not used: it keeps an outage to itself, and deliveries of before would settle on a channel of
+//! after.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::ConfirmSelectOptions;
+use lapin::tcp::OwnedTLSConfig;
+use lapin::uri::AMQPUri;
+use lapin::{Connection, ConnectionProperties, Event};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::error::{self, Place};
+use super::publisher::Publisher;
+use super::topology::Topology;
+use crate::queue::QueueError;
+
+/// What a silent peer costs: noticed after two of them. Short, because a lease hangs on it.
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(5);
+/// One connection, or one channel.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Saying good-bye is a courtesy.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The pause between attempts: doubled from the first to the last, less up to a half by chance, so
+/// that a hundred workers do not come back in one moment.
+const PAUSE_FIRST: Duration = Duration::from_millis(200);
+const PAUSE_LAST: Duration = Duration::from_secs(5);
+
+/// Whether this process may declare exchanges and queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Declares everything, at every new connection.
+    Worker,
+    /// Uses what a worker has declared.
+    Command,
+}
+
+/// Holds the link; dropping it ends the connections.
+#[derive(Debug)]
+pub(super) struct Link {
+    state: watch::Receiver<State>,
+    stop: CancellationToken,
+    _stop_on_drop: DropGuard,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Up(Arc<Connections>),
+    Down(QueueError),
+    Closed,
+}
+
+/// The two connections of one generation.
+#[derive(Debug)]
+pub(super) struct Connections {
+    consume: Connection,
+    publish: Connection,
+    pub(super) publisher: Publisher,
+    /// Cancelled when either connection is lost: what came over them is in the queue again.
+    gone: CancellationToken,
+}
+
+/// How connections are made.
+#[derive(Debug)]
+struct Connector {
+    uri: AMQPUri,
+    place: Place,
+    role: Role,
+    topology: Topology,
+}
+
+// === impl Link ===
+
+impl Link {
+    /// Makes the first connection and keeps the link up from then on.
+    ///
+    /// # Errors
+    /// Those of the first attempt. A worker gets none for a broker that cannot be reached: it is
+    /// tried again for ever, in the background.
+    pub(super) async fn start(
+        url: &SecretString,
+        role: Role,
+        topology: Topology,
+    ) -> Result<Self, QueueError> {
+        let connector = Connector::new(url, role, topology)?;
+        let first = match (connector.connect().await, role) {
+            (Ok(connections), _) => State::Up(connections),
+            (Err(error @ QueueError::Unreachable { .. }), Role::Worker) => {
+                tracing::warn!(%error, hint = error.hint(), "queue not reached; trying on");
+                State::Down(error)
+            }
+            (Err(error), _) => return Err(error),
+        };
+        let (teller, state) = watch::channel(first);
+        let stop = CancellationToken::new();
+        tokio::spawn(keep_up(connector, teller, stop.clone()));
+        Ok(Self {
+            state,
+            _stop_on_drop: stop.clone().drop_guard(),
+            stop,
+        })
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Up(connections) if !connections.is_gone())
+    }
+
+    /// The connections, as soon as there are any.
+    ///
+    /// # Errors
+    /// What waiting does not heal: wrong credentials, other arguments, a closed link.
+    pub(super) async fn connections(&self) -> Result<Arc<Connections>, QueueError> {
+        let mut state = self.state.clone();
+        loop {
+            match &*state.borrow_and_update() {
+                State::Up(connections) if !connections.is_gone() => {
+                    return Ok(Arc::clone(connections));
+                }
+                State::Up(_) | State::Down(QueueError::Unreachable { .. }) => {}
+                State::Down(error) => return Err(error.clone()),
+                State::Closed => return Err(closed()),
+            }
+            if state.changed().await.is_err() {
+                return Err(closed());
+            }
+        }
+    }
+
+    /// The same, but not for ever.
+    pub(super) async fn connections_within(
+        &self,
+        limit: Duration,
+    ) -> Result<Arc<Connections>, QueueError> {
+        match timeout(limit, self.connections()).await {
+            Ok(connections) => connections,
+            Err(_) => Err(match &*self.state.borrow() {
+                State::Down(error) => error.clone(),
+                State::Up(_) | State::Closed => closed(),
+            }),
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        self.stop.cancel();
+        let mut state = self.state.clone();
+        let closed = state.wait_for(|state| matches!(state, State::Closed));
+        if timeout(2 * CLOSE_TIMEOUT, closed).await.is_err() {
+            tracing::warn!("the broker did not answer the good-bye");
+        }
+    }
+}
+
+fn closed() -> QueueError {
+    Place::unread().unreachable("the queue was closed")
+}
+
+/// Makes new connections whenever the old ones are lost, until `stop`.
+async fn keep_up(connector: Connector, teller: watch::Sender<State>, stop: CancellationToken) {
+    let place = &connector.place;
+    let mut lost_at = Instant::now();
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let now = teller.borrow().clone();
+        if let State::Up(connections) = now {
+            let why = tokio::select! {
+                biased;
+                () = stop.cancelled() => None,
+                why = connections.lost() => Some(why),
+            };
+            connections.gone.cancel();
+            connections.close().await;
+            let Some(why) = why else { break };
+            tracing::warn!(%place, %why, "queue connection lost; nothing is lost meanwhile");
+            teller.send_replace(State::Down(place.unreachable(why)));
+            lost_at = Instant::now();
+            pause = PAUSE_FIRST;
+        }
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            () = tokio::time::sleep(pause.mul_f64(1.0 - fastrand::f64() / 2.0)) => {}
+        }
+        pause = (pause * 2).min(PAUSE_LAST);
+        let attempt = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            attempt = connector.connect() => attempt,
+        };
+        match attempt {
+            Ok(connections) => {
+                let after_s = lost_at.elapsed().as_secs_f64();
+                tracing::info!(%place, after_s, "queue connection is back");
+                teller.send_replace(State::Up(connections));
+            }
+            Err(error) => {
+                let lasting = !matches!(error, QueueError::Unreachable { .. });
+                if lasting {
+                    tracing::error!(%error, hint = error.hint(), "queue cannot be used");
+                }
+                teller.send_replace(State::Down(error));
+            }
+        }
+    }
+    teller.send_replace(State::Closed);
+}
+
+// === impl Connector ===
+
+impl Connector {
+    fn new(url: &SecretString, role: Role, topology: Topology) -> Result<Self, QueueError> {
+        // The parser's error is not passed on: it may hold the address, and so the password.
+        let mut uri: AMQPUri = (url.expose_secret().parse()).map_err(|_| {
+            Place::unread().unreachable("it is no address like amqp://USER:PASSWORD@HOST:5672/%2f")
+        })?;
+        // A bare slash would name the virtual host "", which nobody has.
+        if uri.vhost.is_empty() {
+            uri.vhost = "/".into();
+        }
+        uri.query.heartbeat = Some(u16::try_from(HEARTBEAT.as_secs()).unwrap_or(u16::MAX));
+        Ok(Self {
+            place: Place::of_uri(&uri),
+            uri,
+            role,
+            topology,
+        })
+    }
+
+    async fn connect(&self) -> Result<Arc<Connections>, QueueError> {
+        let publish = self.connection("publish").await?;
+        let consume = self.connection("consume").await?;
+        if self.role == Role::Worker {
+            self.topology.declare(&consume, &self.place).await?;
+        }
+        let opening = async {
+            let channel = publish.create_channel().await?;
+            (channel.confirm_select(ConfirmSelectOptions::default())).await?;
+            Ok(channel)
+        };
+        let channel = error::within(CONNECT_TIMEOUT, &self.place, opening).await?;
+        let gone = CancellationToken::new();
+        Ok(Arc::new(Connections {
+            consume,
+            publish,
+            publisher: Publisher::new(channel, self.place.clone(), gone.clone()),
+            gone,
+        }))
+    }
+
+    async fn connection(&self, purpose: &str) -> Result<Connection, QueueError> {
+        let name = format!("postrider {purpose}");
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let runtime = lapin::runtime::default_runtime().map_err(|error| self.place.of(&error))?;
+        let uri = self.uri.clone();
+        let config = OwnedTLSConfig::default();
+        let connecting = Connection::connect_uri_with_config(uri, properties, config, runtime);
+        error::within(CONNECT_TIMEOUT, &self.place, connecting).await
+    }
+}
+
+// === impl Connections ===
+
+impl Connections {
+    /// Deliveries of these connections can no longer be settled.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone.is_cancelled()
+            || !self.consume.status().connected()
+            || !self.publish.status().connected()
+    }
+
+    /// Gives these connections up; the link makes new ones, and a worker declares anew.
+    pub(super) fn give_up(&self) {
+        self.gone.cancel();
+    }
+
+    /// A channel of the consuming connection.
+    pub(super) async fn channel(&self) -> Result<lapin::Channel, QueueError> {
+        let place = self.publisher.place();
+        error::within(CONNECT_TIMEOUT, place, self.consume.create_channel()).await
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        self.publisher.place()
+    }
+
+    /// Returns why, when either is lost.
+    async fn lost(&self) -> String {
+        tokio::select! {
+            biased;
+            why = lost(&self.consume, "consume") => why,
+            why = lost(&self.publish, "publish") => why,
+            () = self.gone.cancelled() => "a channel was closed".into(),
+        }
+    }
+
+    async fn close(&self) {
+        for connection in [&self.publish, &self.consume] {
+            if connection.status().connected() {
+                let closing = connection.close(200, "bye".into());
+                match timeout(CLOSE_TIMEOUT, closing).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "closing the queue connection"),
+                    Err(_) => tracing::debug!("closing the queue connection: no answer"),
+                }
+            }
+        }
+    }
+}
+
+async fn lost(connection: &Connection, purpose: &'static str) -> String {
+    let mut events = std::pin::pin!(connection.events_listener());
+    // An error that came before we listened is told by the status alone.
+    if !connection.status().connected() {
+        return "it was closed".into();
+    }
+    while let Some(event) = events.next().await {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "lapin's, non-exhaustive")]
+        match event {
+            Event::Error(error) => return error.to_string(),
+            Event::ConnectionBlocked(why) => {
+                tracing::warn!(purpose, why, "the broker takes nothing for now");
+            }
+            Event::ConnectionUnblocked => tracing::info!(purpose, "the broker takes again"),
+            // `Connected`, and what a later lapin may tell.
+            _ => {}
+        }
+        if !connection.status().connected() {
+            return "it was closed".into();
+        }
+    }
+    "it ended".into()
+}

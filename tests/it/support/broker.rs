@@ -1,0 +1,265 @@
+//! A private RabbitMQ node: its own name, ports, folder and port mapper, on loopback only.
+//!
+//! A small shell keeps it: it reads its standard input until this process ends, however that
+//! happens, and then kills the node and the port mapper by their ids. So a node in a `static`,
+//! which is never dropped, leaves nothing behind either.
+
+use std::fs;
+use std::io::Read;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep};
+
+/// Where Debian's package has the scripts. Not those in `/usr/sbin`: they change the user.
+const BIN: &str = "/usr/lib/rabbitmq/bin";
+/// A loaded machine takes 20 s.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+const POLL: Duration = Duration::from_millis(50);
+
+/// A running (or stopped) node; dropping it ends it.
+#[derive(Debug)]
+pub struct Broker {
+    folder: TempDir,
+    name: String,
+    ports: Ports,
+    keeper: Child,
+    /// RabbitMQ's start script, which ends when the node does.
+    script: Mutex<Option<Child>>,
+    /// The keeper reads it; closing it ends the node.
+    keeper_stdin: Option<ChildStdin>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ports {
+    amqp: u16,
+    dist: u16,
+    epmd: u16,
+}
+
+/// The node that tests share; each uses a prefix of its own, see [`prefix`].
+pub async fn shared() -> &'static Broker {
+    static SHARED: OnceCell<Broker> = OnceCell::const_new();
+    SHARED.get_or_init(Broker::start).await
+}
+
+/// A `queue.prefix` that no other test has.
+pub fn prefix(subject: &str) -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    format!("{subject}-{}", NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+impl Broker {
+    /// Starts a node of its own and waits until it takes connections.
+    pub async fn start() -> Self {
+        assert!(
+            Path::new(BIN).join("rabbitmq-server").exists(),
+            "rabbitmq-server is not installed: run `./test`, which installs what the tests need"
+        );
+        let folder = tempfile::Builder::new()
+            .prefix("postrider-broker-")
+            .tempdir()
+            .unwrap();
+        let ports = Ports::free();
+        write_settings(folder.path());
+        let (keeper, stdin) = start_keeper(folder.path(), ports);
+        let broker = Self {
+            folder,
+            name: format!("postrider-{}@localhost", ports.amqp),
+            ports,
+            keeper,
+            script: Mutex::new(None),
+            keeper_stdin: Some(stdin),
+        };
+        broker.boot().await;
+        broker
+    }
+
+    pub fn url(&self) -> SecretString {
+        self.url_of("guest", "guest")
+    }
+
+    pub fn url_of(&self, user: &str, password: &str) -> SecretString {
+        let port = self.ports.amqp;
+        format!("amqp://{user}:{password}@127.0.0.1:{port}/%2f").into()
+    }
+
+    /// Starts the node again, on the same folder and ports.
+    pub async fn boot(&self) {
+        let log = fs::File::create(self.path("boot.log")).unwrap();
+        let script = self
+            .command("rabbitmq-server")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        *self.script.lock().unwrap() = Some(script);
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !self.is_ready() {
+            assert!(Instant::now() < deadline, "no start: {}", self.boot_log());
+            sleep(POLL).await;
+        }
+    }
+
+    /// Ends the node as a power cut would, but for the page cache.
+    pub async fn kill(&self) {
+        self.end("-KILL").await;
+    }
+
+    /// Ends the node in order: connections are closed with `CONNECTION_FORCED`.
+    pub async fn stop(&self) {
+        self.end("-TERM").await;
+    }
+
+    /// Runs `rabbitmqctl` and returns what it prints.
+    pub async fn ctl(&self, arguments: &[&str]) -> String {
+        let mut command = self.command("rabbitmqctl");
+        command.arg("--quiet").args(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let output = output.await.unwrap();
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let trouble = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "rabbitmqctl: {told}{trouble}");
+        told
+    }
+
+    async fn end(&self, signal: &str) {
+        let pid = fs::read_to_string(self.path("pid")).unwrap();
+        let pid = pid.trim();
+        let sent = Command::new("kill").args([signal, pid]).status().unwrap();
+        assert!(sent.success(), "kill {signal} {pid}");
+        let mut script = self.script.lock().unwrap().take().unwrap();
+        let deadline = Instant::now() + START_TIMEOUT;
+        while script.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "the node does not end");
+            sleep(POLL).await;
+        }
+        // The keeper must not kill whoever has this number next.
+        let _ = fs::remove_file(self.path("pid"));
+    }
+
+    fn is_ready(&self) -> bool {
+        self.boot_log().contains("completed with")
+            && TcpStream::connect((Ipv4Addr::LOCALHOST, self.ports.amqp)).is_ok()
+    }
+
+    fn boot_log(&self) -> String {
+        let mut text = String::new();
+        if let Ok(mut file) = fs::File::open(self.path("boot.log")) {
+            let _ = file.read_to_string(&mut text);
+        }
+        text
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// One of RabbitMQ's programs, with this node's environment and no other.
+    fn command(&self, program: &str) -> Command {
+        let Ports { amqp, dist, epmd } = self.ports;
+        let folder = self.folder.path().display();
+        let mut command = Command::new(Path::new(BIN).join(program));
+        command
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("HOME", self.folder.path())
+            .env("LC_ALL", "C.UTF-8")
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("ERL_EPMD_PORT", epmd.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_NODENAME", &self.name)
+            .env("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1")
+            .env("RABBITMQ_NODE_PORT", amqp.to_string())
+            .env("RABBITMQ_DIST_PORT", dist.to_string())
+            .env("RABBITMQ_MNESIA_BASE", format!("{folder}/data"))
+            .env("RABBITMQ_LOG_BASE", format!("{folder}/log"))
+            .env("RABBITMQ_SCHEMA_DIR", format!("{folder}/schema"))
+            .env("RABBITMQ_GENERATED_CONFIG_DIR", format!("{folder}/config"))
+            .env("RABBITMQ_PID_FILE", format!("{folder}/pid"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", format!("{folder}/plugins"))
+            .env("RABBITMQ_CONF_ENV_FILE", format!("{folder}/none"))
+            .env("RABBITMQ_CONFIG_FILE", format!("{folder}/rabbitmq.conf"))
+            .env("RABBITMQ_ADVANCED_CONFIG_FILE", format!("{folder}/none"))
+            .env(
+                "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
+                "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2",
+            );
+        command
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        drop(self.keeper_stdin.take());
+        let _ = self.keeper.wait();
+        if let Some(mut script) = self.script.lock().unwrap().take() {
+            let _ = script.wait();
+        }
+    }
+}
+
+impl Ports {
+    /// Three ports that are free, below the range from which the system gives out its own: a node
+    /// that is restarted must find them free again.
+    fn free() -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let process = u16::try_from(std::process::id() % 1_000).unwrap() * 10;
+        let free = || loop {
+            let port = 20_000 + (process + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+            if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+                return port;
+            }
+        };
+        Self {
+            amqp: free(),
+            dist: free(),
+            epmd: free(),
+        }
+    }
+}
+
+fn write_settings(folder: &Path) {
+    for name in ["data", "log", "schema", "config"] {
+        fs::create_dir(folder.join(name)).unwrap();
+    }
+    let cookie = folder.join(".erlang.cookie");
+    fs::write(&cookie, "POSTRIDERTESTS").unwrap();
+    fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400)).unwrap();
+    fs::write(folder.join("plugins"), "[].\n").unwrap();
+    fs::write(folder.join("rabbitmq.conf"), "log.file.level = info\n").unwrap();
+}
+
+/// The shell that ends everything when this process does.
+fn start_keeper(folder: &Path, ports: Ports) -> (Child, ChildStdin) {
+    let script = r#"
+        epmd -port "$1" -address 127.0.0.1 >/dev/null 2>&1 &
+        epmd=$!
+        while read -r _; do :; done
+        [ -f pid ] && kill -9 "$(cat pid)"
+        kill -9 "$epmd"
+        wait
+        rm -rf "$2"
+    "#;
+    let mut keeper = Command::new("setsid")
+        .args(["sh", "-c", script, "keeper"])
+        .arg(ports.epmd.to_string())
+        .arg(folder)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let stdin = keeper.stdin.take().unwrap();
+    (keeper, stdin)
+}
