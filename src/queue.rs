@@ -214,6 +214,13 @@ pub enum QueueError {
     Full { place: String },
     #[error("{place} is damaged or no queue of ours: {why}")]
     Damaged { place: String, why: String },
+    /// A newer Postrider has written it, in a form that this one does not know.
+    #[error("{place} was written by a newer Postrider (form {found}; this one knows {known})")]
+    Newer {
+        place: String,
+        found: i64,
+        known: i64,
+    },
 }
 
 impl QueueError {
@@ -242,6 +249,7 @@ impl QueueError {
             Self::Damaged { .. } => {
                 "check that queue.url names the right file; restore it from a backup"
             }
+            Self::Newer { .. } => "run the newer Postrider; the file was not touched",
         }
     }
 }
@@ -293,6 +301,23 @@ impl Lane {
             Self::Sends => "sends",
             Self::Results => "results",
         }
+    }
+}
+
+// === impl Depth ===
+
+impl Depth {
+    pub(crate) fn empty(queue: String) -> Self {
+        Self {
+            queue,
+            messages: 0,
+            oldest: None,
+        }
+    }
+
+    pub(crate) fn add(&mut self, messages: u64, oldest: Option<Timestamp>) {
+        self.messages += messages;
+        self.oldest = self.oldest.into_iter().chain(oldest).min();
     }
 }
 

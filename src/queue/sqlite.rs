@@ -1,1 +1,369 @@
-//! The embedded queue.
+//! The embedded queue: one SQLite file, one worker, any number of commands beside it.
+//!
+//! ```text
+//! publish ─┐                        ┌─> account, message, dead      (the file)
+//! settle  ─┼─> writer: one task, ───┤
+//! sweep   ─┘   one transaction      └─> hand: what is in hand       (memory)
+//!              for all that wait             ^
+//!                                            └── intake: claims the first that is not in hand
+//! ```
+//!
+//! A worker holds an advisory lock on `PATH.lock`, which the kernel frees when it dies. Commands
+//! open the same file without the lock; the worker sees what they publish by polling
+//! `PRAGMA data_version`. All SQL runs in `spawn_blocking`: tokio holds a paused clock meanwhile,
+//! as it would not for a thread of our own.
+
+mod change;
+mod hand;
+mod intake;
+mod schema;
+mod store;
+mod writer;
+
+use std::fs::{File, TryLockError};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use self::change::Change;
+use self::hand::{Hand, row_of};
+pub use self::intake::SqliteIntake;
+use self::store::Store;
+use self::writer::Writer;
+use super::{
+    DeadLetter, DeadLetters, Delivery, Depth, Fate, Lane, Lease, Queue, QueueError, Tally,
+};
+use crate::clock::{self, Clock};
+use crate::message::{AccountName, Parcel};
+use crate::outcome::Disposition;
+
+/// How often the worker looks whether another process has changed the file.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// A worker that ended in order this long ago has left no rolling window half spent: HubSpot's
+/// longest is ten seconds.
+const WINDOWS_OVER: Duration = Duration::from_mins(1);
+
+/// What a process does with the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Dispatches: there is one, and it holds the lock.
+    Worker,
+    /// Publishes, counts and sweeps, beside a worker or without one.
+    Command,
+}
+
+/// A handle; clones share one queue.
+#[derive(Clone, Debug)]
+pub struct SqliteQueue {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    path: PathBuf,
+    prefix: String,
+    clock: Clock,
+    mode: Mode,
+    fresh: bool,
+    writer: Writer,
+    hand: Arc<Hand>,
+    /// The lock on `PATH.lock`, held until this is closed or dropped.
+    lock: Mutex<Option<File>>,
+    /// Ends the watcher.
+    watcher: Mutex<Option<DropGuard>>,
+}
+
+impl SqliteQueue {
+    /// Opens the queue in the file `path`, or makes one, and makes `accounts` known to it.
+    ///
+    /// # Errors
+    /// [`QueueError::Taken`] when another worker has it; `Unreachable`, `Damaged`, `Newer`, `Full`.
+    pub async fn open(
+        path: impl Into<PathBuf>,
+        prefix: impl Into<String>,
+        accounts: impl IntoIterator<Item = AccountName>,
+        clock: Clock,
+        mode: Mode,
+    ) -> Result<Self, QueueError> {
+        let path = path.into();
+        let accounts: Vec<_> = accounts.into_iter().collect();
+        let opened = blocking({
+            let path = path.clone();
+            move || Opened::new(&path, &accounts, mode, clock)
+        })
+        .await?;
+        let hand = Arc::new(Hand::default());
+        let watcher = opened.watched.map(|store| {
+            let end = CancellationToken::new();
+            tokio::spawn(
+                end.clone()
+                    .run_until_cancelled_owned(watch(store, Arc::clone(&hand))),
+            );
+            end.drop_guard()
+        });
+        Ok(Self {
+            shared: Arc::new(Shared {
+                writer: Writer::start(opened.store, path.clone(), clock, Arc::clone(&hand)),
+                path,
+                prefix: prefix.into(),
+                clock,
+                mode,
+                fresh: opened.fresh,
+                hand,
+                lock: Mutex::new(opened.lock),
+                watcher: Mutex::new(watcher),
+            }),
+        })
+    }
+
+    fn taken(&self) -> QueueError {
+        QueueError::Taken {
+            place: self.shared.path.display().to_string(),
+        }
+    }
+
+    /// Runs `read` on a connection of its own, off the runtime's threads.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let path = self.shared.path.clone();
+        blocking(move || {
+            let store = Store::open(&path)?;
+            read(&store).map_err(|error| store.fault(&error))
+        })
+        .await
+    }
+
+    /// Makes the changes of a sweep: all at once, so that they share transactions.
+    async fn carry_out(&self, changes: Vec<Change>, tally: &mut Tally) -> Result<(), QueueError> {
+        let made = changes.into_iter().map(async |change| {
+            let replays = matches!(change, Change::Replay { .. });
+            (replays, self.shared.writer.make(change).await)
+        });
+        for (replays, made) in join_all(made).await {
+            match made {
+                Ok(()) if replays => tally.replayed += 1,
+                Ok(()) => tally.discarded += 1,
+                // Another sweep was faster.
+                Err(QueueError::Lost) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Queue for SqliteQueue {
+    type Intake = SqliteIntake;
+
+    async fn lease(&self, _account: &AccountName) -> Result<Lease, QueueError> {
+        match self.shared.mode {
+            Mode::Worker => Ok(Lease::forever(self.shared.fresh)),
+            Mode::Command => Err(self.taken()),
+        }
+    }
+
+    /// It holds none that were not received, whatever `prefetch` says: a claim costs microseconds.
+    async fn open(
+        &self,
+        account: &AccountName,
+        lane: Lane,
+        _prefetch: u16,
+    ) -> Result<SqliteIntake, QueueError> {
+        if self.shared.mode == Mode::Command {
+            return Err(self.taken());
+        }
+        let path = self.shared.path.clone();
+        let store = blocking(move || Store::open(&path)).await?;
+        let hand = Arc::clone(&self.shared.hand);
+        Ok(SqliteIntake::new(
+            store,
+            hand,
+            self.shared.clock,
+            account.clone(),
+            lane,
+        ))
+    }
+
+    async fn settle(&self, delivery: Delivery, disposition: Disposition) -> Result<(), QueueError> {
+        let Shared { hand, writer, .. } = self.shared.as_ref();
+        if !hand.holds(delivery.tag) {
+            return Err(QueueError::Lost);
+        }
+        let number = row_of(delivery.tag);
+        if disposition == Disposition::Release {
+            hand.give_back(number, true);
+            return Ok(());
+        }
+        writer
+            .make(Change::Settle {
+                number,
+                disposition,
+            })
+            .await
+    }
+
+    async fn publish(&self, parcel: Parcel) -> Result<(), QueueError> {
+        self.shared
+            .writer
+            .make(Change::Publish(Box::new(parcel)))
+            .await
+    }
+
+    async fn depths(&self) -> Result<Vec<Depth>, QueueError> {
+        let (prefix, now) = (self.shared.prefix.clone(), self.shared.clock.now());
+        self.read(move |store| store.depths(&prefix, now)).await
+    }
+
+    /// Whether the file could be written at the last try.
+    fn is_up(&self) -> bool {
+        !*self.shared.hand.stuck.borrow()
+    }
+
+    async fn close(&self) {
+        if self.shared.mode == Mode::Worker
+            && let Err(error) = self.shared.writer.make(Change::Close).await
+        {
+            tracing::warn!(%error, "queue.close: the queue was not closed in order: {error}");
+        }
+        self.shared.hand.close();
+        // In this order: the next worker must not meet our watcher.
+        drop(lock(&self.shared.watcher).take());
+        drop(lock(&self.shared.lock).take());
+    }
+}
+
+impl DeadLetters for SqliteQueue {
+    async fn sweep<F>(&self, mut choose: F) -> Result<Tally, QueueError>
+    where
+        F: FnMut(&DeadLetter) -> ControlFlow<(), Fate> + Send,
+    {
+        let mut tally = Tally::default();
+        let last = self.read(Store::last_dead).await?;
+        let mut after = 0;
+        loop {
+            let page = self.read(move |store| store.dead_page(after, last)).await?;
+            let Some((number, _)) = page.last() else {
+                return Ok(tally);
+            };
+            after = *number;
+            let mut changes = Vec::new();
+            let mut ended = false;
+            for (letter, dead) in page {
+                tally.visited += 1;
+                match choose(&dead) {
+                    ControlFlow::Continue(Fate::Keep) => {}
+                    ControlFlow::Continue(Fate::Replay(parcel)) => {
+                        changes.push(Change::Replay { letter, parcel });
+                    }
+                    ControlFlow::Continue(Fate::Discard) => {
+                        changes.push(Change::Discard { letter });
+                    }
+                    ControlFlow::Break(()) => {
+                        ended = true;
+                        break;
+                    }
+                }
+            }
+            self.carry_out(changes, &mut tally).await?;
+            if ended {
+                return Ok(tally);
+            }
+        }
+    }
+}
+
+/// What opening a file gives.
+struct Opened {
+    store: Store,
+    /// A worker's second connection, to see what other processes commit.
+    watched: Option<Store>,
+    lock: Option<File>,
+    fresh: bool,
+}
+
+impl Opened {
+    fn new(
+        path: &Path,
+        accounts: &[AccountName],
+        mode: Mode,
+        clock: Clock,
+    ) -> Result<Self, QueueError> {
+        let (lock, watched) = match mode {
+            Mode::Worker => (Some(lock_file(path)?), Some(Store::open(path)?)),
+            Mode::Command => (None, None),
+        };
+        let mut store = Store::open(path)?;
+        store
+            .declare(accounts)
+            .map_err(|error| store.fault(&error))?;
+        let mut fresh = false;
+        if mode == Mode::Worker {
+            let closed_at = store.begin_work().map_err(|error| store.fault(&error))?;
+            fresh = closed_at.is_some_and(|at| clock::until(at, clock.now()) >= WINDOWS_OVER);
+        }
+        Ok(Self {
+            store,
+            watched,
+            lock,
+            fresh,
+        })
+    }
+}
+
+fn lock_file(path: &Path) -> Result<File, QueueError> {
+    schema::check_folder(path)?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let unreachable = |error: std::io::Error| QueueError::Unreachable {
+        place: path.display().to_string(),
+        why: format!("{} cannot be locked: {error}", Path::new(&name).display()),
+    };
+    let file = File::create(&name).map_err(unreachable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(QueueError::Taken {
+            place: path.display().to_string(),
+        }),
+        Err(TryLockError::Error(error)) => Err(unreachable(error)),
+    }
+}
+
+/// Wakes the intakes when another process has changed the file.
+async fn watch(store: Store, hand: Arc<Hand>) {
+    let store = Arc::new(Mutex::new(store));
+    let mut seen = None;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let store = Arc::clone(&store);
+        let looked = tokio::task::spawn_blocking(move || lock(&store).data_version()).await;
+        // What cannot be read now is told by the intakes, which read the same file.
+        if let Ok(Ok(version)) = looked
+            && seen.replace(version) != Some(version)
+        {
+            hand.wake();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `work` where it may wait for a disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, QueueError> + Send + 'static,
+) -> Result<T, QueueError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| {
+            Err(QueueError::NotTaken {
+                why: format!("the file could not be worked on: {error}"),
+            })
+        })
+}

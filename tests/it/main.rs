@@ -9,5 +9,6 @@
 )]
 mod amqp;
 mod config;
+mod contract;
 mod hubspot;
 mod support;

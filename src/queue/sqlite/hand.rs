@@ -1,0 +1,124 @@
+//! What is in hand: in memory only, and bounded by the calls in flight.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::super::{Delivery, Tag};
+
+/// What the writer, the intakes and the watcher share.
+#[derive(Debug, Default)]
+pub(super) struct Hand {
+    held: Mutex<Held>,
+    /// Moves whenever something may have become ready.
+    pub(super) changed: watch::Sender<u64>,
+    /// The file could not be written at the last try. Nothing is handed out meanwhile: what became
+    /// of it could not be kept.
+    pub(super) stuck: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// By row number: the intake that has it.
+    in_hand: BTreeMap<i64, u64>,
+    /// Handed out before, and ready again.
+    returned: BTreeSet<i64>,
+    closed: bool,
+}
+
+/// A delivery that goes back by itself unless it is taken: a `receive` that was cancelled while
+/// the file was read leaves one of these behind.
+#[derive(Debug)]
+pub(super) struct Claim {
+    hand: Arc<Hand>,
+    delivery: Option<Delivery>,
+}
+
+impl Hand {
+    pub(super) fn wake(&self) {
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// Held while a lane is read for the next number, so that what is not in hand is as the file
+    /// has it.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn holds(&self, tag: Tag) -> bool {
+        let number = row_of(tag);
+        self.lock().in_hand.get(&number) == Some(&tag.intake)
+    }
+
+    /// It was settled: nothing of it is in hand.
+    pub(super) fn forget(&self, number: i64) {
+        self.lock().in_hand.remove(&number);
+    }
+
+    /// It is ready again; `redelivered` says whether anybody may have worked on it.
+    pub(super) fn give_back(&self, number: i64, redelivered: bool) {
+        let mut held = self.lock();
+        if held.in_hand.remove(&number).is_some() && redelivered {
+            held.returned.insert(number);
+        }
+        drop(held);
+        self.wake();
+    }
+
+    /// What is in hand from now on settles to `Lost`, and nothing more is handed out.
+    pub(super) fn close(&self) {
+        *self.lock() = Held {
+            closed: true,
+            ..Held::default()
+        };
+        self.wake();
+    }
+}
+
+impl Held {
+    pub(super) fn len(&self) -> usize {
+        self.in_hand.len()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(super) fn is_free(&self, number: i64) -> bool {
+        !self.in_hand.contains_key(&number)
+    }
+
+    /// Takes it in hand, and tells whether it was there before.
+    pub(super) fn take(&mut self, number: i64, intake: u64) -> bool {
+        self.in_hand.insert(number, intake);
+        self.returned.remove(&number)
+    }
+}
+
+impl Claim {
+    pub(super) fn new(hand: Arc<Hand>, delivery: Delivery) -> Self {
+        Self {
+            hand,
+            delivery: Some(delivery),
+        }
+    }
+
+    pub(super) fn take(mut self) -> Option<Delivery> {
+        self.delivery.take()
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(delivery) = self.delivery.take() {
+            self.hand
+                .give_back(row_of(delivery.tag), delivery.redelivered);
+        }
+    }
+}
+
+/// The row that a tag names.
+pub(super) fn row_of(tag: Tag) -> i64 {
+    tag.number.cast_signed()
+}

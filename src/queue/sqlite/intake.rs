@@ -1,0 +1,157 @@
+//! Hands deliveries out of one lane of the file.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::super::{Delivery, Intake, Lane, QueueError, Tag};
+use super::hand::{Claim, Hand};
+use super::store::Store;
+use crate::clock::{self, Clock};
+use crate::message::AccountName;
+
+/// The longest sleep before a lane is looked at again. Wall time may be set forward.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Numbers intakes through the process: a delivery of a queue that was closed is not taken for
+/// one of the queue that was opened after it.
+static INTAKES: AtomicU64 = AtomicU64::new(0);
+
+/// Hands out of one lane, one message at a time: what it hands out is the most urgent one.
+#[derive(Debug)]
+pub struct SqliteIntake {
+    place: Arc<Place>,
+    changed: watch::Receiver<u64>,
+    stuck: watch::Receiver<bool>,
+    /// A claim under way. Kept here, so that a cancelled `receive` goes on where it was.
+    claiming: Option<JoinHandle<Result<Found, QueueError>>>,
+}
+
+#[derive(Debug)]
+struct Place {
+    store: Mutex<Store>,
+    hand: Arc<Hand>,
+    clock: Clock,
+    account: AccountName,
+    lane: Lane,
+    intake: u64,
+}
+
+#[derive(Debug)]
+enum Found {
+    Next(Box<Claim>),
+    /// Nothing is ready; the next one falls due then.
+    NothingUntil(Option<Timestamp>),
+    Closed,
+}
+
+impl SqliteIntake {
+    pub(super) fn new(
+        store: Store,
+        hand: Arc<Hand>,
+        clock: Clock,
+        account: AccountName,
+        lane: Lane,
+    ) -> Self {
+        Self {
+            changed: hand.changed.subscribe(),
+            stuck: hand.stuck.subscribe(),
+            claiming: None,
+            place: Arc::new(Place {
+                store: Mutex::new(store),
+                hand,
+                clock,
+                account,
+                lane,
+                intake: INTAKES.fetch_add(1, Ordering::Relaxed),
+            }),
+        }
+    }
+
+    async fn claim(&mut self) -> Result<Found, QueueError> {
+        let claiming = self.claiming.get_or_insert_with(|| {
+            // Before the file is read: what changes from here on is looked at again.
+            self.changed.mark_unchanged();
+            let place = Arc::clone(&self.place);
+            tokio::task::spawn_blocking(move || place.claim())
+        });
+        let found = claiming.await;
+        self.claiming = None;
+        found.unwrap_or_else(|error| {
+            Err(QueueError::NotTaken {
+                why: format!("the lane could not be read: {error}"),
+            })
+        })
+    }
+}
+
+impl Intake for SqliteIntake {
+    async fn receive(&mut self) -> Result<Delivery, QueueError> {
+        loop {
+            // An error is a sender that is gone; it lives in `place`.
+            drop(self.stuck.wait_for(|stuck| !stuck).await);
+            let wait = match self.claim().await? {
+                Found::Next(claim) => match claim.take() {
+                    Some(delivery) => return Ok(delivery),
+                    None => continue,
+                },
+                Found::Closed => std::future::pending().await,
+                Found::NothingUntil(due) => due.map_or(LOOK_AGAIN, |due| {
+                    clock::until(self.place.clock.now(), due).min(LOOK_AGAIN)
+                }),
+            };
+            tokio::select! {
+                biased;
+                // Its sender lives in `place` too.
+                _ = self.changed.changed() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+}
+
+impl Place {
+    fn claim(&self) -> Result<Found, QueueError> {
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.clock.now();
+        self.next(&store, now).map_err(|error| store.fault(&error))
+    }
+
+    fn next(&self, store: &Store, now: Timestamp) -> rusqlite::Result<Found> {
+        let mut held = self.hand.lock();
+        if held.is_closed() {
+            return Ok(Found::Closed);
+        }
+        // All that is in hand may stand before the first that is not.
+        let numbers = store.next(&self.account, self.lane, held.len() + 1, now)?;
+        let Some(number) = numbers.into_iter().find(|number| held.is_free(*number)) else {
+            return store
+                .next_due(&self.account, self.lane, now)
+                .map(Found::NothingUntil);
+        };
+        // Read before it is taken in hand: after an error it is still there for the next look.
+        let stored = store.read(number)?;
+        let delivery = Delivery {
+            body: stored.body,
+            message_id: stored.message_id,
+            account: self.account.clone(),
+            priority: stored.priority,
+            lane: self.lane,
+            story: stored.story,
+            redelivered: held.take(number, self.intake),
+            tag: Tag {
+                intake: self.intake,
+                number: number.cast_unsigned(),
+            },
+        };
+        drop(held);
+        Ok(Found::Next(Box::new(Claim::new(
+            Arc::clone(&self.hand),
+            delivery,
+        ))))
+    }
+}

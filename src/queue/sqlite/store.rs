@@ -1,0 +1,304 @@
+//! What is asked of the file; how it is changed stands in `change.rs`. Synchronous; takes `now`.
+//!
+//! What is in hand is not written down here: a crash forgets it, and everything is handed out
+//! again.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, Row, TransactionBehavior, params};
+
+use super::super::{DeadLetter, Depth, Lane, QueueError};
+use super::change::{self, Change};
+use super::schema;
+use crate::message::{AccountName, Priority};
+use crate::story::Story;
+
+/// How many dead letters a page holds.
+const PAGE_LETTERS_MAX: usize = 500;
+/// How many bytes of bodies a page holds, by which it ends: bodies may have 256 KiB.
+const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+const BUSY: Option<ErrorCode> = Some(ErrorCode::DatabaseBusy);
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Store {
+    connection: Connection,
+    place: String,
+}
+
+/// A message, read to be handed out.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) body: Bytes,
+    pub(super) message_id: Option<String>,
+    pub(super) priority: Priority,
+    pub(super) story: Story,
+}
+
+impl Store {
+    /// Opens the file, and makes the tables of a new one.
+    pub(super) fn open(path: &Path) -> Result<Self, QueueError> {
+        Ok(Self {
+            connection: schema::connect(path)?,
+            place: path.display().to_string(),
+        })
+    }
+
+    pub(super) fn fault(&self, error: &rusqlite::Error) -> QueueError {
+        schema::fault(&self.place, error)
+    }
+
+    // === changes ===
+
+    /// Makes the accounts known. Writes nothing when they are: a full disk stops no reader.
+    pub(super) fn declare(&mut self, accounts: &[AccountName]) -> rusqlite::Result<()> {
+        for account in accounts {
+            if !change::is_declared(&self.connection, account)? {
+                self.connection.execute(
+                    "INSERT OR IGNORE INTO account VALUES (?1)",
+                    [account.as_str()],
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note that a worker runs, and tells when the one before it ended: `None` when it did
+    /// not end in order.
+    pub(super) fn begin_work(&mut self) -> rusqlite::Result<Option<Timestamp>> {
+        let closed_at: Option<i64> =
+            (self.connection).query_row("SELECT closed_at FROM worker", [], |row| row.get(0))?;
+        self.connection
+            .execute("UPDATE worker SET closed_at = NULL", [])?;
+        Ok(closed_at.map(of_millis))
+    }
+
+    /// Makes all changes in one transaction, and tells of each whether it was made.
+    pub(super) fn make(
+        &mut self,
+        changes: &[&Change],
+        now: Timestamp,
+    ) -> Vec<Result<(), QueueError>> {
+        match self.transact(changes, now) {
+            Ok(made) => made,
+            // One of them needed more room than there is: each by itself, so that it fails alone.
+            Err(error) if changes.len() > 1 && error.sqlite_error_code() != BUSY => (changes
+                .iter())
+            .flat_map(|change| self.make(&[*change], now))
+            .collect(),
+            Err(error) => changes.iter().map(|_| Err(self.fault(&error))).collect(),
+        }
+    }
+
+    fn transact(
+        &mut self,
+        changes: &[&Change],
+        now: Timestamp,
+    ) -> rusqlite::Result<Vec<Result<(), QueueError>>> {
+        let transaction =
+            (self.connection).transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let made = (changes.iter())
+            .map(|change| change.make(&transaction, now))
+            .collect::<rusqlite::Result<_>>()?;
+        transaction.commit()?;
+        Ok(made)
+    }
+
+    // === reading ===
+
+    /// The numbers that come first in a lane, at most `limit` of each priority, most urgent first.
+    ///
+    /// What had to wait goes before what just arrived: it is older. In each lane and priority this
+    /// reads a few entries of `message_by_turn` and no row.
+    pub(super) fn next(
+        &self,
+        account: &AccountName,
+        lane: Lane,
+        limit: usize,
+        now: Timestamp,
+    ) -> rusqlite::Result<Vec<i64>> {
+        let mut waited = self.connection.prepare_cached(
+            "SELECT number FROM message
+             WHERE account = ?1 AND lane = ?2 AND priority = ?3 AND due BETWEEN 1 AND ?4
+             ORDER BY due, number LIMIT ?5",
+        )?;
+        let mut arrived = self.connection.prepare_cached(
+            "SELECT number FROM message
+             WHERE account = ?1 AND lane = ?2 AND priority = ?3 AND due = 0
+             ORDER BY number LIMIT ?4",
+        )?;
+        let (account, lane, now) = (account.as_str(), lane.as_str(), now.as_millisecond());
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut numbers = Vec::new();
+        for priority in Priority::ALL {
+            let rank = rank(priority);
+            let found = waited.query_map(params![account, lane, rank, now, limit], first)?;
+            numbers.extend(found.collect::<rusqlite::Result<Vec<i64>>>()?);
+            let found = arrived.query_map(params![account, lane, rank, limit], first)?;
+            numbers.extend(found.collect::<rusqlite::Result<Vec<i64>>>()?);
+        }
+        Ok(numbers)
+    }
+
+    /// When the next one of a lane falls due.
+    pub(super) fn next_due(
+        &self,
+        account: &AccountName,
+        lane: Lane,
+        now: Timestamp,
+    ) -> rusqlite::Result<Option<Timestamp>> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT min(due) FROM message
+             WHERE account = ?1 AND lane = ?2 AND priority = ?3 AND due > ?4",
+        )?;
+        let mut next: Option<i64> = None;
+        for priority in Priority::ALL {
+            let key = params![
+                account.as_str(),
+                lane.as_str(),
+                rank(priority),
+                now.as_millisecond()
+            ];
+            let due: Option<i64> = statement.query_row(key, |row| row.get(0))?;
+            next = next.into_iter().chain(due).min();
+        }
+        Ok(next.map(of_millis))
+    }
+
+    pub(super) fn read(&self, number: i64) -> rusqlite::Result<Stored> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT story, message_id, body, priority FROM message WHERE number = ?1",
+        )?;
+        statement.query_row([number], |row| {
+            Ok(Stored {
+                body: Bytes::from(row.get::<_, Vec<u8>>(2)?),
+                message_id: row.get(1)?,
+                priority: priority_of(row.get(3)?),
+                story: story_of(row, number)?,
+            })
+        })
+    }
+
+    /// Changes when another connection, of this process or another, has committed.
+    pub(super) fn data_version(&self) -> rusqlite::Result<i64> {
+        (self.connection).pragma_query_value(None, "data_version", |row| row.get(0))
+    }
+
+    /// The greatest number among the dead letters: where a sweep ends.
+    pub(super) fn last_dead(&self) -> rusqlite::Result<i64> {
+        (self.connection).query_row("SELECT ifnull(max(number), 0) FROM dead", [], first)
+    }
+
+    /// The dead letters after one number and up to another, oldest first: a page of them.
+    pub(super) fn dead_page(
+        &self,
+        after: i64,
+        last: i64,
+    ) -> rusqlite::Result<Vec<(i64, DeadLetter)>> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT story, message_id, body, number FROM dead
+             WHERE number > ?1 AND number <= ?2 ORDER BY number",
+        )?;
+        let mut rows = statement.query([after, last])?;
+        let mut page = Vec::new();
+        let mut bytes = 0;
+        while let Some(row) = rows.next()? {
+            let number = row.get(3)?;
+            let letter = DeadLetter {
+                body: Bytes::from(row.get::<_, Vec<u8>>(2)?),
+                message_id: row.get(1)?,
+                story: story_of(row, number)?,
+            };
+            bytes += letter.body.len();
+            page.push((number, letter));
+            if page.len() >= PAGE_LETTERS_MAX || bytes >= PAGE_BYTES_MAX {
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// How many stand where, the empty queues too: a graph should fall to zero, not end.
+    pub(super) fn depths(&self, prefix: &str, now: Timestamp) -> rusqlite::Result<Vec<Depth>> {
+        let mut depths = Vec::new();
+        let mut accounts = (self.connection).prepare_cached("SELECT name FROM account")?;
+        for account in accounts.query_map([], |row| row.get::<_, String>(0))? {
+            let account = account?;
+            for priority in Priority::ALL {
+                depths.push(Depth::empty(format!("{prefix}.send.{account}.{priority}")));
+            }
+            depths.push(Depth::empty(format!("{prefix}.results.{account}")));
+        }
+        let mut delay = Depth::empty(format!("{prefix}.delay"));
+        let mut dead = Depth::empty(format!("{prefix}.dead"));
+        // Counted in the index; of each group one row is read, its first.
+        let mut groups = self.connection.prepare_cached(
+            "SELECT groups.account, groups.lane, groups.priority, waits, messages, published
+             FROM (SELECT account, lane, priority, due > ?1 AS waits,
+                          count(*) AS messages, min(number) AS oldest
+                   FROM message GROUP BY account, lane, priority, due > ?1) AS groups
+             JOIN message ON number = oldest",
+        )?;
+        let mut rows = groups.query([now.as_millisecond()])?;
+        while let Some(row) = rows.next()? {
+            let account: String = row.get(0)?;
+            let queue = match row.get_ref(1)?.as_str()? {
+                "results" => format!("{prefix}.results.{account}"),
+                _ => format!("{prefix}.send.{account}.{}", priority_of(row.get(2)?)),
+            };
+            let depth = match depths.iter_mut().find(|depth| depth.queue == queue) {
+                Some(depth) if !row.get::<_, bool>(3)? => depth,
+                _ => &mut delay,
+            };
+            depth.add(count(row, 4)?, Some(of_millis(row.get(5)?)));
+        }
+        let (messages, oldest): (u64, Option<i64>) = self.connection.query_row(
+            "SELECT count(*), (SELECT published FROM dead ORDER BY number LIMIT 1) FROM dead",
+            [],
+            |row| Ok((count(row, 0)?, row.get(1)?)),
+        )?;
+        dead.add(messages, oldest.map(of_millis));
+        depths.extend([delay, dead]);
+        Ok(depths)
+    }
+}
+
+// === what a column means ===
+
+/// A priority as a column keeps it: the most urgent one is 0.
+pub(super) fn rank(priority: Priority) -> i64 {
+    match priority {
+        Priority::High => 0,
+        Priority::Normal => 1,
+        Priority::Low => 2,
+    }
+}
+
+fn priority_of(rank: i64) -> Priority {
+    (Priority::ALL.into_iter())
+        .find(|priority| self::rank(*priority) == rank)
+        .unwrap_or_default()
+}
+
+fn of_millis(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
+}
+
+fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get(column).map(i64::cast_unsigned)
+}
+
+fn first(row: &Row<'_>) -> rusqlite::Result<i64> {
+    row.get(0)
+}
+
+/// The story in the first column. One that cannot be read must not hold up the lane.
+fn story_of(row: &Row<'_>, number: i64) -> rusqlite::Result<Story> {
+    let text: String = row.get(0)?;
+    Ok(serde_json::from_str(&text).unwrap_or_else(|error| {
+        tracing::warn!(number, %error, "queue.story_unreadable: row {number} has no readable story");
+        Story::default()
+    }))
+}

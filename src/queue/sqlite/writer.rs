@@ -1,0 +1,148 @@
+//! The one writer: many callers, one transaction (group commit).
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::super::QueueError;
+use super::change::Change;
+use super::hand::Hand;
+use super::store::Store;
+use crate::clock::Clock;
+
+/// How many changes share a transaction. A commit costs one flush of the disk, whatever it holds;
+/// more than this saves little and makes the first of them wait.
+const BATCH_MAX: usize = 256;
+/// How many changes may wait for the writer; then callers wait.
+const ORDERS_MAX: usize = 1024;
+/// How often a file that could not be written is tried again.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// Hands changes to the writing task, which ends with the last of these.
+#[derive(Clone, Debug)]
+pub(super) struct Writer {
+    orders: mpsc::Sender<Order>,
+    place: PathBuf,
+}
+
+/// A change, and who waits for it.
+#[derive(Debug)]
+struct Order {
+    change: Change,
+    done: oneshot::Sender<Result<(), QueueError>>,
+}
+
+struct Desk {
+    store: Arc<Mutex<Store>>,
+    clock: Clock,
+    hand: Arc<Hand>,
+}
+
+impl Writer {
+    pub(super) fn start(store: Store, place: PathBuf, clock: Clock, hand: Arc<Hand>) -> Self {
+        let (orders, incoming) = mpsc::channel(ORDERS_MAX);
+        let desk = Desk {
+            store: Arc::new(Mutex::new(store)),
+            clock,
+            hand,
+        };
+        tokio::spawn(desk.run(incoming));
+        Self { orders, place }
+    }
+
+    /// Returns when the change is on the disk, or was not made. A change that was handed over is
+    /// made even if nobody waits for it any more.
+    pub(super) async fn make(&self, change: Change) -> Result<(), QueueError> {
+        let (done, answer) = oneshot::channel();
+        let order = Order { change, done };
+        if self.orders.send(order).await.is_err() {
+            return Err(self.closed());
+        }
+        answer.await.unwrap_or_else(|_| Err(self.closed()))
+    }
+
+    fn closed(&self) -> QueueError {
+        QueueError::Unreachable {
+            place: self.place.display().to_string(),
+            why: "it was closed".to_owned(),
+        }
+    }
+}
+
+impl Desk {
+    async fn run(self, mut incoming: mpsc::Receiver<Order>) {
+        let mut orders = Vec::with_capacity(BATCH_MAX);
+        loop {
+            let stuck = *self.hand.stuck.borrow();
+            tokio::select! {
+                biased;
+                count = incoming.recv_many(&mut orders, BATCH_MAX) => {
+                    if count == 0 {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep(PROBE_EVERY), if stuck => {
+                    let (done, _) = oneshot::channel();
+                    orders.push(Order { change: Change::Probe, done });
+                }
+            }
+            let closes = orders
+                .iter()
+                .any(|order| matches!(order.change, Change::Close));
+            self.carry_out(std::mem::take(&mut orders)).await;
+            if closes {
+                return;
+            }
+        }
+    }
+
+    async fn carry_out(&self, orders: Vec<Order>) {
+        let (store, now) = (Arc::clone(&self.store), self.clock.now());
+        let (changes, waiting): (Vec<_>, Vec<_>) = orders
+            .into_iter()
+            .map(|order| (order.change, order.done))
+            .unzip();
+        let settled: Vec<Option<i64>> = changes.iter().map(Change::settles).collect();
+        let made = tokio::task::spawn_blocking(move || {
+            let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
+            store.make(&changes.iter().collect::<Vec<_>>(), now)
+        })
+        .await;
+        // Only when the runtime ends; then nobody waits for the answers either.
+        let Ok(made) = made else { return };
+        let stuck = made
+            .iter()
+            .filter_map(|made| made.as_ref().err())
+            .any(is_stuck);
+        self.note(stuck, made.iter().find_map(|made| made.as_ref().err()));
+        for ((made, done), settled) in made.into_iter().zip(waiting).zip(settled) {
+            match (settled, &made) {
+                (Some(number), Ok(()) | Err(QueueError::Lost)) => self.hand.forget(number),
+                (Some(number), Err(_)) => self.hand.give_back(number, true),
+                (None, _) => {}
+            }
+            // Whoever asked may have gone; the change is made all the same.
+            drop(done.send(made));
+        }
+        self.hand.wake();
+    }
+
+    /// Says once that the file cannot be written, and once that it can again.
+    fn note(&self, stuck: bool, error: Option<&QueueError>) {
+        let before = self.hand.stuck.send_replace(stuck);
+        match (before, stuck, error) {
+            (false, true, Some(error)) => {
+                tracing::error!(%error, hint = error.hint(), "queue.stuck: {error}");
+            }
+            (true, false, _) => tracing::info!("queue.writable: the queue takes changes again"),
+            _ => {}
+        }
+    }
+}
+
+/// Whether the file itself refuses, rather than what was asked of it.
+fn is_stuck(error: &QueueError) -> bool {
+    !matches!(error, QueueError::Lost | QueueError::Unroutable { .. })
+}
