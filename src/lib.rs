@@ -32,7 +32,7 @@
 //! | [`provider`] | the contract, and `hubspot` with its classification |
 //! | `metrics`, `admin`, `logging` | what operators see |
 //! | [`config`] | the only reader of files and environment |
-//! | `sandbox` | the model of HubSpot: a pure state machine, and its HTTP face |
+//! | [`sandbox`] | the model of HubSpot: a pure state machine, and its HTTP face |
 //! | `cli` | the commands; the only room that knows all others and writes to stdout |
 //!
 //! ```text
@@ -89,4 +89,5 @@ pub mod provider;
 pub mod queue;
 pub mod quota;
 pub mod retry;
+pub mod sandbox;
 pub mod story;

@@ -12,3 +12,4 @@ mod config;
 mod contract;
 mod hubspot;
 mod support;
+mod sandbox;

@@ -1,0 +1,183 @@
+//! The sandbox's HTTP face.
+
+use std::time::Duration;
+
+use postrider::sandbox::{self, Options};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+const SEND: &str = "/marketing/transactional/2026-09/single-email/send";
+
+/// A sandbox in this process, on a port of its own, until it is dropped.
+pub struct Sandbox {
+    pub base: String,
+    pub http: reqwest::Client,
+    shutdown: CancellationToken,
+}
+
+pub async fn start(options: Options) -> Sandbox {
+    postrider::crypto::init_crypto();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let shutdown = CancellationToken::new();
+    tokio::spawn(sandbox::serve(listener, options, shutdown.clone()));
+    let http = reqwest::Client::builder()
+        .timeout(Duration::from_secs(10))
+        .build()
+        .unwrap();
+    Sandbox {
+        base,
+        http,
+        shutdown,
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+impl Sandbox {
+    pub async fn send(&self, to: &str, send_id: &str) -> reqwest::Result<reqwest::Response> {
+        let body = json!({"emailId": 4_126_643_121_i64, "message": {"to": to, "sendId": send_id}});
+        self.http
+            .post(format!("{}{SEND}", self.base))
+            .bearer_auth("pat-na1-test")
+            .json(&body)
+            .send()
+            .await
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let request = self
+            .http
+            .get(format!("{}{path}", self.base))
+            .bearer_auth("pat-na1-test");
+        request.send().await.unwrap().json().await.unwrap()
+    }
+
+    pub async fn post(&self, path: &str, body: &'static str) -> reqwest::Response {
+        self.http
+            .post(format!("{}{path}", self.base))
+            .body(body)
+            .send()
+            .await
+            .unwrap()
+    }
+
+    /// The final result of a send, asked for until it is there.
+    async fn result(&self, status_id: &str) -> Value {
+        let id = status_id.replace('=', "%3D");
+        for _ in 0..500 {
+            let view = self
+                .get(&format!("/marketing/v3/email/send-statuses/{id}"))
+                .await;
+            if view["status"] == "COMPLETE" {
+                return view;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no result came");
+    }
+}
+
+fn fast() -> Options {
+    Options {
+        results_after: "1ms-20ms".parse().unwrap(),
+        ..Options::default()
+    }
+}
+
+#[tokio::test]
+async fn a_send_is_pending_and_then_sent() {
+    let sandbox = start(fast()).await;
+    let answer = sandbox.send("ada@example.com", "a-1").await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(answer.headers().contains_key("x-hubspot-correlation-id"));
+    let view: Value = answer.json().await.unwrap();
+    assert_eq!(view["status"], "PENDING");
+    let result = sandbox.result(view["statusId"].as_str().unwrap()).await;
+    assert_eq!(result["sendResult"], "SENT");
+
+    let again: Value = sandbox
+        .send("ada@example.com", "a-1")
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_ne!(again["statusId"], view["statusId"]);
+    let result = sandbox.result(again["statusId"].as_str().unwrap()).await;
+    assert_eq!(result["sendResult"], "IDEMPOTENT_IGNORE");
+
+    let stats = sandbox.get("/_sandbox/stats").await;
+    assert_eq!(
+        (&stats["mails"], &stats["duplicates"]),
+        (&json!(1), &json!(1))
+    );
+    let mail = sandbox.get("/_sandbox/mail?after=0").await;
+    assert_eq!(mail["mail"].as_array().unwrap().len(), 1);
+    assert_eq!(mail["mail"][0]["result"], "SENT");
+    assert_eq!(mail["mail"][0]["attempts"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_cut_is_a_reset_after_the_mail_was_sent() {
+    let sandbox = start(fast()).await;
+    let error = sandbox
+        .send("ada+cutx1@example.com", "c-1")
+        .await
+        .unwrap_err();
+    assert!(error.is_request() && !error.is_timeout(), "{error:?}");
+    assert!(
+        format!("{error:?}").contains("ConnectionReset"),
+        "{error:?}"
+    );
+    let again = sandbox.send("ada+cutx1@example.com", "c-1").await.unwrap();
+    assert_eq!(again.status(), 200);
+    let stats = sandbox.get("/_sandbox/stats").await;
+    assert_eq!(
+        (&stats["mails"], &stats["duplicates"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(stats["cut"], 1);
+}
+
+#[tokio::test]
+async fn tokens_can_be_refused_and_accepted_again() {
+    let sandbox = start(Options {
+        token: Some("secret".into()),
+        ..fast()
+    })
+    .await;
+    let refused = sandbox.send("ada@example.com", "t-1").await.unwrap();
+    assert_eq!(refused.status(), 401);
+    let body: Value = refused.json().await.unwrap();
+    assert_eq!(body["category"], "INVALID_AUTHENTICATION");
+    assert_eq!(
+        sandbox
+            .post("/_sandbox/token", "pat-na1-test")
+            .await
+            .status(),
+        204
+    );
+    assert_eq!(
+        sandbox
+            .send("ada@example.com", "t-1")
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+    assert_eq!(sandbox.post("/_sandbox/token", "").await.status(), 204);
+    assert_eq!(
+        sandbox
+            .send("ada@example.com", "t-1")
+            .await
+            .unwrap()
+            .status(),
+        401
+    );
+}
