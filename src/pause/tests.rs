@@ -1,1 +1,76 @@
+use super::*;
 
+fn now() -> Timestamp {
+    "2026-11-22T12:00:00Z".parse().unwrap()
+}
+
+fn begin(pauses: &Pauses, reason: PauseReason, covers: Covers, seconds: Option<u64>) -> bool {
+    let until = seconds.map(|seconds| crate::clock::after(now(), Duration::from_secs(seconds)));
+    pauses.begin(reason, covers, now(), until, Words::default())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_with_an_end_ends_by_itself_and_holds_only_its_lane() {
+    let pauses = Pauses::default();
+    assert!(begin(
+        &pauses,
+        PauseReason::Throttled,
+        Covers::Results,
+        Some(10)
+    ));
+    assert_eq!(pauses.gate(Lane::Sends), Gate::Open);
+    assert!(matches!(
+        pauses.gate(Lane::Results),
+        Gate::Shut { until: Some(_) }
+    ));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(pauses.gate(Lane::Results), Gate::Open);
+    assert!(pauses.list().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_message_is_tried_and_a_late_success_of_before_proves_nothing() {
+    let pauses = Pauses::default();
+    let called_before = Instant::now();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    begin(&pauses, PauseReason::Forbidden, Covers::Sends, None);
+    assert_eq!(pauses.gate(Lane::Sends), Gate::Shut { until: None });
+    pauses.allow_trial(|_| true);
+    assert_eq!(pauses.gate(Lane::Sends), Gate::Trial);
+    assert!(pauses.take_trial(Lane::Sends));
+    assert!(!pauses.take_trial(Lane::Sends), "there is one trial");
+    assert!(pauses.disproved(called_before).is_empty());
+    assert_eq!(pauses.disproved(Instant::now()).len(), 1);
+    assert_eq!(pauses.gate(Lane::Sends), Gate::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_come_later_and_later_also_through_renewals() {
+    let pauses = Pauses::default();
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        begin(&pauses, PauseReason::Unauthorized, Covers::Both, None);
+        let next = pauses.next_probe().unwrap();
+        waits.push(next.saturating_duration_since(Instant::now()).as_secs());
+        tokio::time::sleep_until(next).await;
+        pauses.probed();
+    }
+    assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_pauses_the_longest_counts() {
+    let pauses = Pauses::default();
+    begin(&pauses, PauseReason::Throttled, Covers::Sends, Some(1));
+    begin(&pauses, PauseReason::Daily, Covers::Sends, Some(60));
+    let until = Instant::now() + Duration::from_secs(60);
+    assert_eq!(pauses.gate(Lane::Sends), Gate::Shut { until: Some(until) });
+    begin(&pauses, PauseReason::Unauthorized, Covers::Both, None);
+    assert_eq!(pauses.gate(Lane::Sends), Gate::Shut { until: None });
+    pauses.allow_trial(|_| true);
+    assert_eq!(
+        pauses.gate(Lane::Sends),
+        Gate::Shut { until: Some(until) },
+        "a trial passes no pause that has an end"
+    );
+}

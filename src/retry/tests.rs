@@ -1,1 +1,257 @@
+use super::*;
+use crate::outcome::{Accepted, PauseReason};
 
+fn now() -> Timestamp {
+    "2026-11-22T12:00:00Z".parse().unwrap()
+}
+
+fn context() -> Context {
+    Context {
+        now: now(),
+        key: "order-1".into(),
+        account: "default".into(),
+        email_id: Some(7),
+        held_until: after(now(), Duration::from_secs(30)),
+        outage: false,
+        follow: true,
+    }
+}
+
+fn policy() -> RetryPolicy {
+    RetryPolicy::new(RetryConfig::default())
+}
+
+fn without_jitter() -> RetryPolicy {
+    RetryPolicy::new(RetryConfig {
+        jitter: 0.0,
+        ..RetryConfig::default()
+    })
+}
+
+fn failure(class: FailureClass, scope: Scope) -> Failure {
+    Failure {
+        class,
+        scope,
+        pause: None,
+        retry_after: None,
+        words: Words {
+            status: Some(503),
+            ..Words::default()
+        },
+        hint: "try again".into(),
+    }
+}
+
+fn decide(outcome: Outcome, story: Story) -> Disposition {
+    without_jitter().after_send(outcome, story, &context(), &mut fastrand::Rng::with_seed(1))
+}
+
+fn look(look_up: LookUp, story: Story) -> ResultDecision {
+    without_jitter().after_look_up(look_up, story, &context(), &mut fastrand::Rng::with_seed(1))
+}
+
+/// The story of what is sent again or waits, with its wait.
+fn waits(disposition: Disposition) -> (u64, Story) {
+    match disposition {
+        Disposition::Retry { at, story }
+        | Disposition::Snooze { until: at, story }
+        | Disposition::FollowUp { at, story } => (crate::clock::until(now(), at).as_secs(), *story),
+        other => panic!("not waiting: {other:?}"),
+    }
+}
+
+fn followed(look_ups: u32, accepted_hours_ago: u64) -> Story {
+    Story {
+        follow_up: Some(FollowUp {
+            status_id: "s".into(),
+            accepted_at: now()
+                .checked_sub(Duration::from_hours(accepted_hours_ago))
+                .unwrap(),
+            look_ups,
+        }),
+        ..Story::default()
+    }
+}
+
+#[test]
+fn the_schedule_doubles_up_to_its_cap() {
+    let mut rng = fastrand::Rng::with_seed(1);
+    let delays: Vec<u64> = (1..=12)
+        .map(|spent| without_jitter().delay(spent, &mut rng).as_secs())
+        .collect();
+    assert_eq!(delays, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900]);
+}
+
+#[test]
+fn chance_only_shortens_a_delay_and_repeats_with_its_seed() {
+    let draw = |seed| -> Vec<Duration> {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        (1..=12)
+            .map(|spent| policy().delay(spent, &mut rng))
+            .collect()
+    };
+    let full = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900];
+    for (delay, full) in draw(3).iter().zip(full) {
+        let full = Duration::from_secs(full);
+        assert!(
+            *delay <= full && *delay >= full / 2,
+            "{delay:?} of {full:?}"
+        );
+    }
+    assert_eq!(draw(3), draw(3));
+    assert_ne!(draw(3), draw(4));
+}
+
+#[test]
+fn an_accepted_send_is_followed_up_in_two_seconds_or_done() {
+    let accepted = |status_id: Option<&str>| {
+        Outcome::Accepted(Accepted {
+            status_id: status_id.map(Into::into),
+            words: Words::default(),
+        })
+    };
+    let (wait, story) = waits(decide(accepted(Some("abc=")), Story::default()));
+    assert_eq!(
+        (wait, story.follow_up.unwrap().status_id.as_str()),
+        (2, "abc=")
+    );
+    assert_eq!(
+        decide(accepted(None), Story::default()),
+        Disposition::Complete
+    );
+    let unfollowed = Context {
+        follow: false,
+        ..context()
+    };
+    let rng = &mut fastrand::Rng::with_seed(1);
+    assert_eq!(
+        policy().after_send(accepted(Some("x")), Story::default(), &unfollowed, rng),
+        Disposition::Complete
+    );
+}
+
+#[test]
+fn waiting_spends_no_attempt() {
+    for (class, seconds) in [(FailureClass::Throttled, 10), (FailureClass::Halted, 30)] {
+        let (wait, story) = waits(decide(
+            Outcome::NotSent(failure(class, Scope::Account)),
+            Story::default(),
+        ));
+        assert_eq!((wait, story.spent), (seconds, 0), "{class:?}");
+    }
+}
+
+#[test]
+fn a_transient_failure_spends_one_and_an_outage_none() {
+    let down = Outcome::NotSent(failure(FailureClass::Transient, Scope::Provider));
+    let (wait, story) = waits(decide(down.clone(), Story::default()));
+    assert_eq!((wait, story.spent), (1, 1));
+    let outage = Context {
+        outage: true,
+        ..context()
+    };
+    let rng = &mut fastrand::Rng::with_seed(1);
+    let (wait, story) = waits(policy().after_send(down, Story::default(), &outage, rng));
+    assert_eq!((wait, story.spent), (30, 0));
+}
+
+#[test]
+fn the_last_attempt_makes_a_dead_letter_that_explains_itself() {
+    let story = Story {
+        spent: 11,
+        ..Story::default()
+    };
+    let unknown = Outcome::Unknown(failure(FailureClass::Transient, Scope::Provider));
+    let disposition = decide(unknown, story);
+    let death = disposition.death().unwrap();
+    assert_eq!(death.reason, DeadReason::Exhausted);
+    assert!(death.hint.contains("keeps the sendId"), "{}", death.hint);
+    assert_eq!(death.words.status, Some(503));
+}
+
+#[test]
+fn age_ends_the_retries_too() {
+    let story = Story {
+        spent: 2,
+        trying_since: Some(now().checked_sub(Duration::from_hours(25)).unwrap()),
+        ..Story::default()
+    };
+    let failure = failure(FailureClass::Transient, Scope::Message);
+    let disposition = decide(Outcome::NotSent(failure), story);
+    assert_eq!(disposition.death().unwrap().reason, DeadReason::Exhausted);
+}
+
+#[test]
+fn what_hubspot_asks_for_is_clamped() {
+    for (asked, waited) in [(0, 1), (60, 60), (86_400, 900)] {
+        let failure = Failure {
+            retry_after: Some(Duration::from_secs(asked)),
+            ..failure(FailureClass::Throttled, Scope::Account)
+        };
+        let (wait, _) = waits(decide(Outcome::NotSent(failure), Story::default()));
+        assert_eq!(wait, waited);
+    }
+}
+
+#[test]
+fn a_refused_call_is_rejected_and_a_refused_result_is_refused() {
+    let permanent = failure(FailureClass::Permanent, Scope::Message);
+    let rejected = decide(Outcome::NotSent(permanent.clone()), Story::default());
+    assert_eq!(rejected.death().unwrap().reason, DeadReason::Rejected);
+    let decision = look(LookUp::NotSent(permanent), followed(0, 0));
+    assert_eq!(decision.result, Some(FinalResult::Refused));
+    assert_eq!(
+        decision.disposition.death().unwrap().reason,
+        DeadReason::Refused
+    );
+}
+
+#[test]
+fn a_pending_result_is_asked_for_later_and_later_and_then_unknown() {
+    let waited: Vec<u64> = (0..8)
+        .map(|look_ups| waits(look(LookUp::Pending, followed(look_ups, 0)).disposition).0)
+        .collect();
+    assert_eq!(waited, [5, 15, 60, 300, 900, 3600, 3600, 3600]);
+    let last = look(LookUp::Pending, followed(30, 24));
+    assert_eq!(last.disposition, Disposition::Complete);
+    assert_eq!(last.result, Some(FinalResult::Unknown));
+}
+
+#[test]
+fn a_result_that_can_heal_is_sent_again_under_the_same_id() {
+    let halted = Failure {
+        pause: Some(PauseReason::Portal),
+        ..failure(FailureClass::Halted, Scope::Account)
+    };
+    let (_, story) = waits(look(LookUp::NotSent(halted), followed(1, 0)).disposition);
+    assert_eq!(
+        (story.spent, story.generation, story.follow_up),
+        (0, 0, None)
+    );
+    let throttled = failure(FailureClass::Transient, Scope::Message);
+    let (_, story) = waits(look(LookUp::NotSent(throttled), followed(1, 0)).disposition);
+    assert_eq!(
+        (story.spent, story.generation, story.follow_up),
+        (1, 0, None)
+    );
+}
+
+#[test]
+fn a_failed_look_up_never_fails_the_mail() {
+    for class in [
+        FailureClass::Throttled,
+        FailureClass::Halted,
+        FailureClass::Transient,
+        FailureClass::Permanent,
+    ] {
+        let decision = look(
+            LookUp::Failed(failure(class, Scope::Account)),
+            followed(0, 0),
+        );
+        assert_eq!(decision.result, None, "{class:?}");
+        let (_, story) = waits(decision.disposition);
+        assert!(story.follow_up.is_some(), "{class:?}");
+    }
+    let unclear = look(LookUp::Unclear(Words::default()), followed(0, 0));
+    assert_eq!(unclear.result, Some(FinalResult::Unknown));
+}
