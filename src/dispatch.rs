@@ -200,6 +200,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 }
             }
         };
+        self.hold_until_proven();
         tokio::join!(
             self.lane(Lane::Sends, &guard, &limiters.send, &term, &calls),
             self.lane(Lane::Results, &guard, &limiters.api, &term, &calls),
@@ -492,6 +493,18 @@ impl Account {
     #[must_use]
     pub fn in_flight(&self) -> i64 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Brings the gauges up to date.
+    pub fn observe(&self, metrics: &Metrics) {
+        metrics.pauses(&self.name, &self.pauses.list());
+        for (bucket, used) in self.quota() {
+            let (limit, ratio) = match used {
+                Some((used, window)) => (window.limit, f64::from(used) / f64::from(window.limit)),
+                None => (0, 0.0),
+            };
+            metrics.quota(&self.name, bucket, limit, ratio);
+        }
     }
 
     /// Calls in the last window and its limit, for each bucket; `None` without a ceiling.

@@ -152,7 +152,9 @@ impl Pauses {
         let active = self.lock();
         let mut gate = Gate::Open;
         for pause in active.iter().filter(|pause| pause.covers.lane(lane)) {
-            gate = match (gate, pause.trial) {
+            // What holds both lanes is tried with a send: the other lane may be empty for ever.
+            let trial = pause.trial && (lane == Lane::Sends || pause.covers == Covers::Results);
+            gate = match (gate, trial) {
                 (Gate::Open | Gate::Trial, true) => Gate::Trial,
                 (Gate::Open | Gate::Trial, false) => Gate::Shut { until: pause.ends },
                 // Of several, the last one to end counts; an unknown end is later than any.
@@ -171,7 +173,11 @@ impl Pauses {
         if self.gate(lane) != Gate::Trial {
             return false;
         }
-        for pause in self.lock().iter_mut() {
+        for pause in self
+            .lock()
+            .iter_mut()
+            .filter(|pause| pause.covers.lane(lane))
+        {
             pause.trial = false;
         }
         true

@@ -17,8 +17,8 @@ use crate::queue::{Lane, Queue};
 use crate::quota::RateLimiter;
 
 impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
-    /// Probes once at the start, on suspicion, and while something is held back.
-    pub(super) async fn keep_pauses(&self, api: &Arc<RateLimiter>, term: &CancellationToken) {
+    /// Holds everything back until the token is proven to open the configured portal, if one is.
+    pub(super) fn hold_until_proven(&self) {
         if self.settings.portal_id.is_some() {
             let now = self.clock.now();
             self.account.pauses.begin(
@@ -29,6 +29,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 Words::default(),
             );
         }
+    }
+
+    /// Probes once at the start, on suspicion, and while something is held back.
+    pub(super) async fn keep_pauses(&self, api: &Arc<RateLimiter>, term: &CancellationToken) {
         let work = async {
             self.probe(api).await;
             loop {

@@ -63,7 +63,7 @@ async fn of_several_pauses_the_longest_counts() {
     let pauses = Pauses::default();
     begin(&pauses, PauseReason::Throttled, Covers::Sends, Some(1));
     begin(&pauses, PauseReason::Daily, Covers::Sends, Some(60));
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     assert_eq!(pauses.gate(Lane::Sends), Gate::Shut { until: Some(until) });
     begin(&pauses, PauseReason::Unauthorized, Covers::Both, None);
     assert_eq!(pauses.gate(Lane::Sends), Gate::Shut { until: None });
@@ -73,4 +73,14 @@ async fn of_several_pauses_the_longest_counts() {
         Gate::Shut { until: Some(until) },
         "a trial passes no pause that has an end"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_both_lanes_is_tried_with_a_send() {
+    let pauses = Pauses::default();
+    begin(&pauses, PauseReason::Outage, Covers::Both, None);
+    pauses.allow_trial(|_| true);
+    assert_eq!(pauses.gate(Lane::Results), Gate::Shut { until: None });
+    assert!(!pauses.take_trial(Lane::Results));
+    assert!(pauses.take_trial(Lane::Sends));
 }

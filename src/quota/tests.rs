@@ -39,7 +39,7 @@ fn worst(calls: &[Duration], window: Duration) -> usize {
     let count = |(first, from): (usize, &Duration)| {
         calls[first..]
             .iter()
-            .take_while(|at| **at - *from < window)
+            .take_while(|at| at.saturating_sub(*from) < window)
             .count()
     };
     calls.iter().enumerate().map(count).max().unwrap_or(0)
@@ -67,7 +67,7 @@ fn a_backlog_uses_at_least_nine_tenths_of_the_window() {
     for (limit, millis) in [(100, 1_000), (190, 10_000), (100, 10_000)] {
         let config = window(limit, millis);
         let calls = greedy(config, Start::Empty, &[0], config.window * 10);
-        let share = calls.len() as f64 / (f64::from(limit) * 10.0);
+        let share = f64::from(u32::try_from(calls.len()).unwrap()) / (f64::from(limit) * 10.0);
         assert!(
             (0.90..=1.0).contains(&share),
             "{limit} in {millis} ms: {share}"

@@ -56,7 +56,10 @@ fn waits(disposition: Disposition) -> (u64, Story) {
         Disposition::Retry { at, story }
         | Disposition::Snooze { until: at, story }
         | Disposition::FollowUp { at, story } => (crate::clock::until(now(), at).as_secs(), *story),
-        other => panic!("not waiting: {other:?}"),
+        Disposition::Complete
+        | Disposition::Route { .. }
+        | Disposition::DeadLetter { .. }
+        | Disposition::Release => panic!("not waiting"),
     }
 }
 

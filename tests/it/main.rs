@@ -7,9 +7,11 @@
     clippy::cast_possible_truncation,
     reason = "a test may stop at once"
 )]
+
 mod amqp;
 mod config;
 mod contract;
+mod dispatch;
 mod hubspot;
-mod support;
 mod sandbox;
+mod support;

@@ -1,0 +1,638 @@
+//! The dispatcher on the paused clock: the memory queue on one side, a scripted HubSpot on the
+//! other. Each test is one story.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use postrider::clock::Clock;
+use postrider::config::{QuotaConfig, RetryConfig, WindowConfig};
+use postrider::dispatch::{Account, Dispatcher, Parts, Settings};
+use postrider::message::{AccountName, Parcel, Priority, SendRequest};
+use postrider::metrics::Metrics;
+use postrider::outcome::{
+    Accepted, DeadReason, Failure, FailureClass, LookUp, Outcome, PauseReason, Scope, Words,
+};
+use postrider::provider::{Portal, Probe, Provider};
+use postrider::queue::memory::MemoryQueue;
+use postrider::queue::{DeadLetters, Fate, Queue};
+use postrider::retry::RetryPolicy;
+use postrider::story::Story;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// One call that reached the scripted HubSpot.
+#[derive(Clone, Debug)]
+struct Call {
+    at: Duration,
+    send_id: String,
+}
+
+type Results = dyn Fn(&str, usize) -> LookUp + Send + Sync;
+type Script = dyn Fn(&str, usize, Duration) -> Outcome + Send + Sync;
+
+/// Answers by a script: the send id, how often that id was tried, and the time since the start.
+struct Scripted {
+    origin: Instant,
+    latency: Duration,
+    sends: Box<Script>,
+    results: Box<Results>,
+    probe: Box<dyn Fn(Duration) -> Probe + Send + Sync>,
+    calls: Mutex<Vec<Call>>,
+    look_ups: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Scripted {
+    fn new(sends: impl Fn(&str, usize, Duration) -> Outcome + Send + Sync + 'static) -> Self {
+        Self {
+            origin: Instant::now(),
+            latency: Duration::from_millis(30),
+            sends: Box::new(sends),
+            results: Box::new(|_, _| LookUp::Sent(Words::default())),
+            probe: Box::new(|_| Probe::Open(Portal::default())),
+            calls: Mutex::default(),
+            look_ups: Mutex::default(),
+        }
+    }
+
+    fn calls(&self) -> Vec<Call> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    fn tries(&self, send_id: &str) -> usize {
+        self.calls()
+            .iter()
+            .filter(|call| call.send_id == send_id)
+            .count()
+    }
+}
+
+#[derive(Clone)]
+struct Shared(Arc<Scripted>);
+
+impl Provider for Shared {
+    async fn send(&self, _: &SendRequest, send_id: &str) -> Outcome {
+        let at = self.0.origin.elapsed();
+        let nth = {
+            let mut calls = self.0.calls.lock().unwrap();
+            calls.push(Call {
+                at,
+                send_id: send_id.to_owned(),
+            });
+            calls.iter().filter(|call| call.send_id == send_id).count()
+        };
+        tokio::time::sleep(self.0.latency).await;
+        (self.0.sends)(send_id, nth, at)
+    }
+
+    async fn look_up(&self, status_id: &str) -> LookUp {
+        let nth = {
+            let mut look_ups = self.0.look_ups.lock().unwrap();
+            let nth = look_ups.entry(status_id.to_owned()).or_default();
+            *nth += 1;
+            *nth
+        };
+        tokio::time::sleep(self.0.latency).await;
+        (self.0.results)(status_id, nth)
+    }
+
+    async fn probe(&self) -> Probe {
+        (self.0.probe)(self.0.origin.elapsed())
+    }
+}
+
+fn accepted(send_id: &str) -> Outcome {
+    Outcome::Accepted(Accepted {
+        status_id: Some(format!("status-of-{send_id}")),
+        words: Words::default(),
+    })
+}
+
+fn failure(class: FailureClass, scope: Scope, pause: Option<PauseReason>) -> Failure {
+    Failure {
+        class,
+        scope,
+        pause,
+        retry_after: None,
+        words: Words::default(),
+        hint: "as the test says".into(),
+    }
+}
+
+fn down() -> Failure {
+    failure(FailureClass::Transient, Scope::Provider, None)
+}
+
+fn unauthorized() -> Failure {
+    failure(
+        FailureClass::Halted,
+        Scope::Account,
+        Some(PauseReason::Unauthorized),
+    )
+}
+
+/// One account under test.
+struct World {
+    queue: MemoryQueue,
+    hubspot: Arc<Scripted>,
+    metrics: Metrics,
+    account: Arc<Account>,
+    stop: CancellationToken,
+    running: tokio::task::JoinHandle<Result<(), postrider::queue::QueueError>>,
+    clock: Clock,
+}
+
+fn settings() -> Settings {
+    Settings {
+        quota: QuotaConfig {
+            send: None,
+            api: None,
+            daily: None,
+        },
+        results: 1.0,
+        concurrency: 8,
+        portal_id: None,
+    }
+}
+
+async fn start(hubspot: Scripted, settings: Settings, requests: usize) -> World {
+    let clock = Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap());
+    let name = AccountName::default();
+    let queue = MemoryQueue::new(clock, "postrider", [name.clone()]);
+    let hubspot = Arc::new(hubspot);
+    let metrics = Metrics::new();
+    let dispatcher = Arc::new(Dispatcher::new(Parts {
+        account: name,
+        settings,
+        queue: queue.clone(),
+        provider: Shared(Arc::clone(&hubspot)),
+        clock,
+        retry: RetryPolicy::new(RetryConfig::default()),
+        metrics: metrics.clone(),
+        seed: 7,
+    }));
+    let account = dispatcher.account();
+    let stop = CancellationToken::new();
+    for n in 0..requests {
+        queue.publish(parcel(&format!("m-{n}"), "")).await.unwrap();
+    }
+    let running = tokio::spawn(dispatcher.run(stop.clone()));
+    World {
+        queue,
+        hubspot,
+        metrics,
+        account,
+        stop,
+        running,
+        clock,
+    }
+}
+
+fn parcel(id: &str, dispatch: &str) -> Parcel {
+    let body = format!(
+        r#"{{"emailId": 7, "message": {{"to": "ada@example.com", "sendId": "{id}"}}{dispatch}}}"#
+    );
+    Parcel {
+        body: Bytes::from(body),
+        message_id: None,
+        account: AccountName::default(),
+        priority: Priority::Normal,
+        story: Story::default(),
+    }
+}
+
+impl World {
+    /// Lets time pass until nothing stands anywhere but among the dead, at most `limit`.
+    async fn drained(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        loop {
+            let standing = self.queue.standing();
+            if standing.ready.is_empty()
+                && standing.waiting.is_empty()
+                && standing.in_hand.is_empty()
+            {
+                return;
+            }
+            let left = [
+                standing.ready.len(),
+                standing.waiting.len(),
+                standing.in_hand.len(),
+            ];
+            assert!(
+                Instant::now() < deadline,
+                "ready, waiting, in hand: {left:?}"
+            );
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    fn dead(&self) -> Vec<(String, DeadReason)> {
+        let dead = self.queue.standing().dead;
+        dead.into_iter()
+            .map(|letter| letter.story.death.unwrap())
+            .map(|death| (death.key, death.reason))
+            .collect()
+    }
+
+    fn metric(&self, line: &str) -> u64 {
+        self.account.observe(&self.metrics);
+        let text = self.metrics.render();
+        let found = text.lines().find_map(|l| l.strip_prefix(line));
+        found.map_or(0, |value| value.trim().parse().unwrap())
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.running.await.unwrap().unwrap();
+    }
+}
+
+const HOUR: Duration = Duration::from_hours(1);
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_sent_once_and_followed_up() {
+    let world = start(Scripted::new(|id, _, _| accepted(id)), settings(), 100).await;
+    world.drained(HOUR).await;
+    assert_eq!(world.hubspot.calls().len(), 100);
+    assert_eq!(
+        world.metric("postrider_results_total{account=\"default\",result=\"sent\"}"),
+        100
+    );
+    assert_eq!(
+        world.metric("postrider_requests_received_total{account=\"default\",priority=\"normal\"}"),
+        100
+    );
+    assert!(world.dead().is_empty());
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_out_is_resolved_with_the_same_id() {
+    let hubspot = Scripted::new(|id, nth, _| match nth {
+        1 => Outcome::Unknown(down()),
+        _ => accepted(id),
+    });
+    let world = start(hubspot, settings(), 1).await;
+    world.drained(HOUR).await;
+    assert_eq!(world.hubspot.tries("m-0"), 2);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_always_fails_alone_is_exhausted() {
+    let hubspot = Scripted::new(|id, _, _| match id {
+        "m-3" => Outcome::NotSent(down()),
+        id => accepted(id),
+    });
+    let world = start(hubspot, settings(), 10).await;
+    world.drained(HOUR * 4).await;
+    assert_eq!(world.dead(), [("m-3".to_owned(), DeadReason::Exhausted)]);
+    assert_eq!(world.hubspot.tries("m-3"), 12);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_five_hours_kills_nothing_and_spends_next_to_nothing() {
+    let end = HOUR * 5;
+    for requests in [2, 200] {
+        let mut hubspot = Scripted::new(move |id, _, at| {
+            if at < end {
+                Outcome::Unknown(down())
+            } else {
+                accepted(id)
+            }
+        });
+        hubspot.probe = Box::new(move |at| {
+            if at < end {
+                Probe::Inconclusive(down())
+            } else {
+                Probe::Open(Portal::default())
+            }
+        });
+        let world = start(hubspot, settings(), requests).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert!(world.account.pauses.outage(), "{requests} requests");
+        world.drained(HOUR * 7).await;
+        assert!(world.dead().is_empty(), "{:?}", world.dead());
+        assert!(world.account.pauses.list().is_empty());
+        world.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_without_a_probe_is_tried_with_single_messages() {
+    let end = HOUR;
+    let mut hubspot = Scripted::new(move |id, _, at| {
+        if at < end {
+            Outcome::Unknown(down())
+        } else {
+            accepted(id)
+        }
+    });
+    hubspot.probe =
+        Box::new(|_| Probe::Inconclusive(failure(FailureClass::Permanent, Scope::Message, None)));
+    let world = start(hubspot, settings(), 100).await;
+    world.drained(HOUR * 2).await;
+    assert!(world.dead().is_empty());
+    let during = world
+        .hubspot
+        .calls()
+        .iter()
+        .filter(|call| call.at < end)
+        .count();
+    assert!(
+        during < 100,
+        "HubSpot was hammered while it was down: {during} calls"
+    );
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_token_pauses_and_kills_nothing() {
+    let refused = |at: Duration| (Duration::from_secs(5)..Duration::from_secs(25)).contains(&at);
+    let mut hubspot = Scripted::new(move |id, _, at| {
+        if refused(at) {
+            Outcome::NotSent(unauthorized())
+        } else {
+            accepted(id)
+        }
+    });
+    hubspot.probe = Box::new(move |at| {
+        if refused(at) {
+            Probe::Shut(unauthorized())
+        } else {
+            Probe::Open(Portal::default())
+        }
+    });
+    let limited = Settings {
+        quota: QuotaConfig {
+            send: Some(WindowConfig {
+                limit: 100,
+                window: Duration::from_secs(1),
+            }),
+            api: None,
+            daily: None,
+        },
+        ..settings()
+    };
+    let world = start(hubspot, limited, 2_000).await;
+    world.drained(HOUR).await;
+    assert!(world.dead().is_empty());
+    let calls = world.hubspot.calls();
+    let wasted = calls.iter().filter(|call| refused(call.at)).count();
+    assert!(wasted <= 16, "calls with a refused token: {wasted}");
+    assert_eq!(calls.len(), 2_000 + wasted);
+    assert_eq!(
+        world.metric("postrider_attempts_total{account=\"default\",outcome=\"accepted\"}"),
+        2_000
+    );
+    assert_eq!(
+        world.metric(
+            "postrider_pause{account=\"default\",reason=\"unauthorized\",scope=\"account\"}"
+        ),
+        0
+    );
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttling_spends_no_attempt_and_holds_the_lane() {
+    let hubspot = Scripted::new(|id, _, at| {
+        if at < Duration::from_mins(2) {
+            Outcome::NotSent(Failure {
+                retry_after: Some(Duration::from_secs(10)),
+                ..failure(FailureClass::Throttled, Scope::Account, None)
+            })
+        } else {
+            accepted(id)
+        }
+    });
+    let world = start(hubspot, settings(), 50).await;
+    world.drained(HOUR).await;
+    assert!(world.dead().is_empty());
+    let early = world
+        .hubspot
+        .calls()
+        .iter()
+        .filter(|call| call.at < Duration::from_mins(2))
+        .count();
+    assert!(early <= 8 * 13, "{early} calls while throttled");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_day_that_is_spent_waits_for_midnight() {
+    let daily = Settings {
+        quota: QuotaConfig {
+            send: None,
+            api: None,
+            daily: Some(20),
+        },
+        results: 0.0,
+        concurrency: 1,
+        ..settings()
+    };
+    let mut hubspot = Scripted::new(|id, _, _| accepted(id));
+    hubspot.probe = Box::new(|_| {
+        Probe::Open(Portal {
+            time_zone: Some("Europe/Berlin".into()),
+            ..Portal::default()
+        })
+    });
+    let world = start(hubspot, daily, 30).await;
+    tokio::time::sleep(HOUR).await;
+    // The probe at the start is a call of the day as well.
+    assert_eq!(world.hubspot.calls().len(), 19);
+    world.drained(HOUR * 24).await;
+    let last = world.hubspot.calls().last().unwrap().at;
+    // It was 13:00 in Berlin.
+    assert!(last >= HOUR * 11 && last < HOUR * 12, "{last:?}");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_result_is_a_dead_letter_and_its_replay_takes_a_new_send_id() {
+    let mut hubspot = Scripted::new(|id, _, _| accepted(id));
+    hubspot.results = Box::new(|status, _| match status {
+        "status-of-m-0" => LookUp::NotSent(failure(FailureClass::Permanent, Scope::Message, None)),
+        _ => LookUp::Sent(Words::default()),
+    });
+    let world = start(hubspot, settings(), 1).await;
+    world.drained(HOUR).await;
+    assert_eq!(world.dead(), [("m-0".to_owned(), DeadReason::Refused)]);
+    let tally = world
+        .queue
+        .sweep(|letter| std::ops::ControlFlow::Continue(Fate::Replay(Box::new(letter.replay()))))
+        .await
+        .unwrap();
+    assert_eq!(tally.replayed, 1);
+    world.drained(HOUR).await;
+    assert!(world.dead().is_empty());
+    assert_eq!(world.hubspot.tries("m-0.r2"), 1);
+    assert_eq!(world.metric("postrider_replayed_total"), 1);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_never_comes_is_unknown_and_no_dead_letter() {
+    let mut hubspot = Scripted::new(|id, _, _| accepted(id));
+    hubspot.results = Box::new(|_, _| LookUp::Pending);
+    let world = start(hubspot, settings(), 3).await;
+    world.drained(HOUR * 26).await;
+    assert!(world.dead().is_empty());
+    assert_eq!(
+        world.metric("postrider_results_total{account=\"default\",result=\"unknown\"}"),
+        3
+    );
+    assert_eq!(world.hubspot.calls().len(), 3, "never mailed again");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn send_at_and_expires_at_are_honoured_without_a_call() {
+    let world = start(Scripted::new(|id, _, _| accepted(id)), settings(), 0).await;
+    let at = |seconds: u64| -> Timestamp {
+        postrider::clock::after(world.clock.now(), Duration::from_secs(seconds))
+    };
+    let later = format!(r#", "dispatch": {{"sendAt": "{}"}}"#, at(600));
+    let gone = format!(r#", "dispatch": {{"expiresAt": "{}"}}"#, world.clock.now());
+    world.queue.publish(parcel("later", &later)).await.unwrap();
+    world.queue.publish(parcel("gone", &gone)).await.unwrap();
+    world.drained(HOUR).await;
+    assert_eq!(world.dead(), [("gone".to_owned(), DeadReason::Expired)]);
+    let calls = world.hubspot.calls();
+    assert_eq!(calls.len(), 1);
+    assert!(calls[0].at >= Duration::from_mins(10) && calls[0].at < Duration::from_secs(601));
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn malformed_requests_die_and_other_lanes_are_routed() {
+    let world = start(Scripted::new(|id, _, _| accepted(id)), settings(), 0).await;
+    world
+        .queue
+        .publish(parcel("urgent", r#", "dispatch": {"priority": "high"}"#))
+        .await
+        .unwrap();
+    world
+        .queue
+        .publish(parcel("stray", r#", "dispatch": {"account": "nobody"}"#))
+        .await
+        .unwrap();
+    let broken = Parcel {
+        body: Bytes::from_static(b"{]"),
+        message_id: Some("broken".into()),
+        ..parcel("", "")
+    };
+    world.queue.publish(broken).await.unwrap();
+    world.drained(HOUR).await;
+    let mut dead = world.dead();
+    dead.sort();
+    assert_eq!(
+        dead,
+        [
+            ("broken".to_owned(), DeadReason::Malformed),
+            ("stray".to_owned(), DeadReason::Malformed)
+        ]
+    );
+    assert_eq!(world.hubspot.tries("urgent"), 1);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn high_overtakes_under_backlog() {
+    let limited = Settings {
+        quota: QuotaConfig {
+            send: Some(WindowConfig {
+                limit: 100,
+                window: Duration::from_secs(10),
+            }),
+            api: None,
+            daily: None,
+        },
+        results: 0.0,
+        ..settings()
+    };
+    let world = start(Scripted::new(|id, _, _| accepted(id)), limited, 2_000).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let published = world.hubspot.origin.elapsed();
+    let urgent = Parcel {
+        priority: Priority::High,
+        ..parcel("urgent", "")
+    };
+    world.queue.publish(urgent).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let calls = world.hubspot.calls();
+    let call = calls
+        .iter()
+        .find(|call| call.send_id == "urgent")
+        .expect("sent within 5 s");
+    assert!(
+        call.at.saturating_sub(published) < Duration::from_millis(250),
+        "waited {:?}",
+        call.at.saturating_sub(published)
+    );
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_another_portal_sends_nothing() {
+    let pinned = Settings {
+        portal_id: Some(1),
+        ..settings()
+    };
+    let mut hubspot = Scripted::new(|id, _, _| accepted(id));
+    hubspot.probe = Box::new(|_| {
+        Probe::Open(Portal {
+            portal_id: Some(2),
+            ..Portal::default()
+        })
+    });
+    let world = start(hubspot, pinned, 5).await;
+    tokio::time::sleep(HOUR).await;
+    assert!(world.hubspot.calls().is_empty());
+    assert_eq!(
+        world.metric("postrider_pause{account=\"default\",reason=\"unproven\",scope=\"account\"}"),
+        1
+    );
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_takes_nothing_more_and_hears_every_answer() {
+    let mut hubspot = Scripted::new(|id, _, _| accepted(id));
+    hubspot.latency = Duration::from_secs(3);
+    let world = start(
+        hubspot,
+        Settings {
+            results: 0.0,
+            ..settings()
+        },
+        100,
+    )
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (queue, hubspot) = (world.queue.clone(), Arc::clone(&world.hubspot));
+    world.end().await;
+    let standing = queue.standing();
+    assert_eq!(hubspot.calls().len(), 8, "the calls in flight and no more");
+    assert_eq!(standing.ready.len(), 92);
+    assert!(standing.in_hand.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_connection_means_a_second_call_under_the_same_id_at_most() {
+    let world = start(Scripted::new(|id, _, _| accepted(id)), settings(), 200).await;
+    for _ in 0..5 {
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        world.queue.lose_connection();
+    }
+    world.drained(HOUR).await;
+    assert!(world.dead().is_empty());
+    for n in 0..200 {
+        assert!(world.hubspot.tries(&format!("m-{n}")) >= 1);
+    }
+    world.end().await;
+}
