@@ -3,167 +3,19 @@
 //! Both speak the same words. `5xx=0.05,401=20s` is a list of faults with a share or a time;
 //! `ada+http503x2@example.com` is an address that brings its own.
 
+mod magic;
+mod word;
+
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use self::magic::Magic;
+pub use self::word::{CallFault, MailFault, tags};
+use self::word::{Fault, WORDS};
 use super::BadOption;
-use super::status::{SEND_RESULTS, known_result};
+use super::status::SEND_RESULTS;
 use crate::hint;
-
-/// What goes wrong with one call, whatever it asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallFault {
-    /// Answered with this status before anything was processed.
-    Http(u16),
-    /// Answered with 500, 502, 503 or 504 before anything was processed.
-    ServerError,
-    /// Processed, yet answered with 502 or 504.
-    ServerErrorAfter,
-    /// 400 with the plain text that HubSpot answers at times.
-    PlainText,
-    /// 429 of the day's limit.
-    Daily,
-    /// Processed, then the connection is reset before a byte of an answer.
-    Cut,
-    /// The connection is reset before anything was processed.
-    CutBefore,
-    /// Processed, and no answer ever comes.
-    Never,
-    /// Processed and answered, [`SLOW`](super::model::SLOW) late.
-    Slow,
-}
-
-/// What becomes of the mail of one accepted send.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MailFault {
-    /// The final result takes [`LATE`](super::model::LATE) longer.
-    Late,
-    /// The final result never comes: `PENDING` for good.
-    Lost,
-    /// The final result is this `sendResult`.
-    Result(String),
-}
-
-/// A word of the fault language that is not `NNN` (a status) or a `sendResult`.
-struct Word {
-    name: &'static str,
-    fault: Fault,
-    /// For the page.
-    meaning: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Fault {
-    Call(CallFault),
-    Mail(MailFault),
-}
-
-static WORDS: [Word; 10] = [
-    Word::call(
-        "5xx",
-        CallFault::ServerError,
-        "500, 502, 503 or 504; nothing is sent",
-    ),
-    Word::call(
-        "5xx-sent",
-        CallFault::ServerErrorAfter,
-        "502 or 504, although the mail is sent",
-    ),
-    Word::call(
-        "400-text",
-        CallFault::PlainText,
-        "400 with the plain text `Invalid request`",
-    ),
-    Word::call("daily", CallFault::Daily, "429 of the day's limit"),
-    Word::call(
-        "cut",
-        CallFault::Cut,
-        "the mail is sent, then the connection is reset",
-    ),
-    Word::call(
-        "cut-before",
-        CallFault::CutBefore,
-        "the connection is reset; nothing is sent",
-    ),
-    Word::call(
-        "never",
-        CallFault::Never,
-        "the mail is sent and no answer ever comes",
-    ),
-    Word::call("slow", CallFault::Slow, "the answer takes 10 s longer"),
-    Word::mail(
-        "late",
-        MailFault::Late,
-        "the final result takes a minute longer",
-    ),
-    Word::mail("lost", MailFault::Lost, "the final result never comes"),
-];
-
-impl Word {
-    const fn call(name: &'static str, fault: CallFault, meaning: &'static str) -> Self {
-        Self {
-            name,
-            fault: Fault::Call(fault),
-            meaning,
-        }
-    }
-    const fn mail(name: &'static str, fault: MailFault, meaning: &'static str) -> Self {
-        Self {
-            name,
-            fault: Fault::Mail(fault),
-            meaning,
-        }
-    }
-}
-
-/// The address tags and what each does, for the page: `ada+TAG@example.com`.
-#[must_use]
-pub fn tags() -> Vec<(String, String)> {
-    let mut tags =
-        vec![
-        (
-            "RESULT".to_owned(),
-            "accepted, and the final result is this one of HubSpot's 51 (or any `X_…`: one that \
-             nobody has seen yet)"
-                .to_owned(),
-        ),
-        ("httpNNN".to_owned(), "answered with this status; nothing is sent".to_owned()),
-        ("TAGxN".to_owned(), "`http503x2`, `cutx1` …: the first N times, then fine".to_owned()),
-    ];
-    tags.extend(
-        WORDS
-            .iter()
-            .map(|word| (word.name.to_owned(), word.meaning.to_owned())),
-    );
-    tags
-}
-
-impl Fault {
-    /// Reads one word: `5xx`, `cut`, `503`, `http503`, `PREVIOUSLY_BOUNCED`, `X_NEW` … in any case,
-    /// since some producers write addresses in lower case.
-    fn parse(name: &str) -> Option<Self> {
-        if let Some(word) = WORDS
-            .iter()
-            .find(|word| word.name.eq_ignore_ascii_case(name))
-        {
-            return Some(word.fault.clone());
-        }
-        let name = name.to_ascii_uppercase();
-        if let Ok(status) = name.strip_prefix("HTTP").unwrap_or(&name).parse::<u16>() {
-            return (400..600)
-                .contains(&status)
-                .then_some(Self::Call(CallFault::Http(status)));
-        }
-        if name == "TIMEOUT" {
-            return Some(Self::Call(CallFault::Never));
-        }
-        let result = known_result(&name).is_some() || name.starts_with("X_");
-        result.then_some(Self::Mail(MailFault::Result(name)))
-    }
-}
-
-// === faults for all calls ===
 
 /// Faults for all calls, as one compact text: `5xx=0.05,cut=0.02,401=10s+20s,PREVIOUSLY_BOUNCED=0.1`.
 ///
@@ -360,47 +212,6 @@ impl fmt::Display for Faults {
     }
 }
 
-// === faults that an address brings ===
-
-/// The faults that a recipient's address asks for.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Magic {
-    pub call: Option<CallFault>,
-    /// How many times the call fault strikes; for ever when `None`.
-    pub times: Option<u32>,
-    pub mail: Option<MailFault>,
-}
-
-impl Magic {
-    /// Reads the tags of `ada+TAG+TAG@example.com`. What is no tag of ours is an ordinary address.
-    #[must_use]
-    pub fn of(to: &str) -> Self {
-        let address = to.rsplit_once('<').map_or(to, |(_, address)| address);
-        let local = address.rsplit_once('@').map_or(address, |(local, _)| local);
-        let mut magic = Self::default();
-        for tag in local.split('+').skip(1) {
-            let (name, times) = split_times(tag);
-            match Fault::parse(name) {
-                Some(Fault::Call(fault)) if name.parse::<u16>().is_err() => {
-                    magic.call = Some(fault);
-                    magic.times = times;
-                }
-                Some(Fault::Mail(fault)) => magic.mail = Some(fault),
-                // A bare number is somebody's own tag.
-                Some(Fault::Call(_)) | None => {}
-            }
-        }
-        magic
-    }
-}
-
-/// `http503x2` is `http503`, twice.
-fn split_times(tag: &str) -> (&str, Option<u32>) {
-    tag.rsplit_once(['x', 'X'])
-        .and_then(|(name, times)| Some((name, Some(times.parse().ok()?))))
-        .unwrap_or((tag, None))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -454,28 +265,5 @@ mod tests {
             let error = text.parse::<Faults>().unwrap_err().to_string();
             assert!(error.contains(told), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn an_address_brings_its_own_faults() {
-        let magic = |to| Magic::of(to);
-        assert_eq!(magic("ada@example.com"), Magic::default());
-        assert_eq!(magic("ada+news+42@example.com"), Magic::default());
-        let bounced = Some(MailFault::Result("PREVIOUSLY_BOUNCED".into()));
-        assert_eq!(
-            magic("Ada <ada+previously_bounced@example.com>").mail,
-            bounced
-        );
-        let twice = magic("ada+http503x2@example.com");
-        assert_eq!(
-            (twice.call, twice.times),
-            (Some(CallFault::Http(503)), Some(2))
-        );
-        let both = magic("ada+5xx+X_NEW@example.com");
-        assert_eq!(
-            (both.call, both.times),
-            (Some(CallFault::ServerError), None)
-        );
-        assert_eq!(both.mail, Some(MailFault::Result("X_NEW".into())));
     }
 }

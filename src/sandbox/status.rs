@@ -70,6 +70,9 @@ pub const SEND_RESULTS: [&str; 51] = [
     "VALIDATION_FAILED",
 ];
 
+/// Different `X_…` results that are kept.
+const OURS_MAX: usize = 1_000;
+
 /// The result of this name, as the list spells it.
 #[must_use]
 pub fn known_result(name: &str) -> Option<&'static str> {
@@ -80,6 +83,39 @@ pub fn known_result(name: &str) -> Option<&'static str> {
 #[must_use]
 pub fn is_mailed(result: &str) -> bool {
     matches!(result, "SENT" | "QUEUED")
+}
+
+/// The list that a [`Ticket`] points into: HubSpot's results, then the `X_…` ones asked for here.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Results {
+    ours: Vec<String>,
+}
+
+impl Results {
+    /// The place of a result. When there are too many of ours, it is `VALIDATION_FAILED`.
+    pub(super) fn place(&mut self, result: &str) -> u16 {
+        let theirs = SEND_RESULTS.len();
+        let place = if let Some(place) = SEND_RESULTS.iter().position(|known| *known == result) {
+            place
+        } else if let Some(place) = self.ours.iter().position(|known| known == result) {
+            theirs + place
+        } else if self.ours.len() < OURS_MAX {
+            self.ours.push(result.to_owned());
+            theirs + self.ours.len() - 1
+        } else {
+            theirs - 1
+        };
+        u16::try_from(place).unwrap_or_default()
+    }
+
+    pub(super) fn name(&self, place: u16) -> &str {
+        let place = usize::from(place);
+        let theirs = SEND_RESULTS.get(place).copied();
+        let ours = || self.ours.get(place.checked_sub(SEND_RESULTS.len())?);
+        theirs
+            .or_else(|| ours().map(String::as_str))
+            .unwrap_or("VALIDATION_FAILED")
+    }
 }
 
 /// What a `statusId` says.

@@ -68,10 +68,6 @@ impl Window {
         Some((self.limit?.calls as usize).saturating_sub(self.arrivals.len()))
     }
 
-    pub(super) fn limit(&self) -> Option<Limit> {
-        self.limit
-    }
-
     pub(super) fn span(&self) -> Duration {
         self.span
     }
