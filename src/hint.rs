@@ -2,6 +2,8 @@
 
 /// How far a name may be from a known one and still be taken for it (Jaro-Winkler, 0 to 1).
 const LIKENESS_MIN: f64 = 0.7;
+/// The longest name that a message repeats, in bytes.
+const SHOWN_BYTES_MAX: usize = 40;
 
 /// The one of `known` that is most like `name`, if any is like it at all.
 #[must_use]
@@ -36,21 +38,36 @@ pub fn nearest_field(message: &str) -> Option<String> {
     nearest(unknown, quoted).map(|known| format!("did you mean `{known}`?"))
 }
 
-/// Serde's message without the value it found: `invalid type: string "ada@example.com", expected …`
-/// would carry an address into a log.
+/// What of a name that somebody typed may stand in a message: nothing of one that is long or may
+/// be an address.
+#[must_use]
+pub fn shown(name: &str) -> String {
+    if name.len() > SHOWN_BYTES_MAX || name.contains('@') {
+        "…".to_owned()
+    } else {
+        name.escape_debug().to_string()
+    }
+}
+
+/// Serde's message without the values and names it found: `invalid type: string "ada@example.com",
+/// expected …` would carry an address into a log, and an unknown field can be as long as a body.
 #[must_use]
 pub fn without_values(message: &str) -> String {
-    let mut told = String::with_capacity(message.len());
-    let mut parts = message.split('"');
-    if let Some(first) = parts.next() {
-        told.push_str(first);
-    }
     // Everything from the first quote to the last one is the value.
-    if let Some(last) = parts.next_back() {
-        told.push('…');
-        told.push_str(last);
+    let told = match (message.split_once('"'), message.rsplit_once('"')) {
+        (Some((before, _)), Some((_, after))) => format!("{before}…{after}"),
+        _ => message.to_owned(),
+    };
+    // And what is back-ticked before `expected` is the name.
+    let named = told
+        .split_once('`')
+        .and_then(|(before, rest)| Some((before, rest.rsplit_once("`, expected")?)));
+    match named {
+        Some((before, (name, after))) => {
+            format!("{before}`{}`, expected{after}", shown(name))
+        }
+        None => told,
     }
-    told
 }
 
 #[cfg(test)]
@@ -70,5 +87,23 @@ mod tests {
         let told =
             without_values(r#"invalid type: string "a\"b@x.example", expected i64 at line 1"#);
         assert_eq!(told, "invalid type: string …, expected i64 at line 1");
+    }
+
+    #[test]
+    fn a_name_is_left_out_when_it_is_long_or_an_address() {
+        for (name, shown) in [
+            ("emialId", "emialId"),
+            ("ada@example.com", "…"),
+            ("a`ada@example.com", "…"),
+            ("a`, expected ada@example.com", "…"),
+            ("a\"ada@example.com", "…"),
+            (&*"x".repeat(41), "…"),
+        ] {
+            let told = without_values(&format!("unknown field `{name}`, expected `to` at line 1"));
+            assert_eq!(
+                told,
+                format!("unknown field `{shown}`, expected `to` at line 1")
+            );
+        }
     }
 }

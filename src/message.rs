@@ -3,6 +3,8 @@
 //! The body as it came is never changed: [`SendRequest`] is a view of it. Parsing does no I/O,
 //! takes no time and never logs, since a body holds addresses.
 
+mod body;
+
 use std::fmt;
 
 use bytes::Bytes;
@@ -12,6 +14,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use self::body::schema;
+use self::body::{Body, Object};
 use crate::hint;
 
 /// The largest request body, in bytes. HubSpot names no limit; a queue needs one.
@@ -69,106 +73,6 @@ pub struct Malformed {
     pub hint: Option<String>,
 }
 
-// === the body, as it is written ===
-
-/// HubSpot's Single Send body, with one field of Postrider's own: `dispatch`.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(rename = "SendRequest")]
-pub(crate) struct Body {
-    /// The content id of the email, from HubSpot's email tool (int64).
-    #[schemars(range(min = 1))]
-    email_id: i64,
-    message: Message,
-    /// Written to the contact record; `{{ contact.NAME }}` in the template.
-    #[serde(default)]
-    contact_properties: Option<Properties>,
-    /// Not stored by HubSpot; `{{ custom.NAME }}` in the template.
-    #[serde(default)]
-    custom_properties: Option<Properties>,
-    /// Postrider's own instructions. Never sent to HubSpot.
-    #[serde(default)]
-    dispatch: Option<Dispatch>,
-}
-
-/// Who gets the email, from whom, and under which id.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Message {
-    /// The one recipient.
-    to: String,
-    /// The sender: `ada@example.com` or `Ada <ada@example.com>`.
-    #[serde(default)]
-    from: Option<String>,
-    #[serde(default)]
-    reply_to: Option<Vec<String>>,
-    #[serde(default)]
-    cc: Option<Vec<String>>,
-    #[serde(default)]
-    bcc: Option<Vec<String>>,
-    /// The id of this email in its HubSpot account: at most one email is sent for it.
-    #[serde(default)]
-    #[schemars(length(min = 1, max = 200))]
-    send_id: Option<String>,
-}
-
-/// Postrider's own instructions for one request.
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Dispatch {
-    /// The account that sends it, as named in the configuration.
-    #[serde(default)]
-    #[schemars(with = "Option<String>")]
-    account: Option<String>,
-    #[serde(default)]
-    priority: Option<Priority>,
-    /// Not before this time (RFC 3339, with an offset).
-    #[serde(default)]
-    send_at: Option<Timestamp>,
-    /// Not after this time: then it is a dead letter, reason `expired`.
-    #[serde(default)]
-    expires_at: Option<Timestamp>,
-    /// Who published it: for people who read dead letters.
-    #[serde(default)]
-    #[schemars(length(max = 100))]
-    producer: Option<String>,
-}
-
-/// A JSON object that is passed on to the byte.
-struct Properties(Box<RawValue>);
-
-impl<'de> Deserialize<'de> for Properties {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = Box::<RawValue>::deserialize(deserializer)?;
-        if raw.get().starts_with('{') {
-            Ok(Self(raw))
-        } else {
-            Err(serde::de::Error::custom(
-                "contactProperties and customProperties are maps: {\"name\": \"value\"}",
-            ))
-        }
-    }
-}
-
-impl JsonSchema for Properties {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Properties".into()
-    }
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"type": "object", "additionalProperties": true})
-    }
-}
-
-/// The JSON Schema of a request (draft 2020-12), made from the parser's own types.
-#[must_use]
-pub fn schema() -> serde_json::Value {
-    let mut schema = schemars::schema_for!(Body).to_value();
-    if let Some(map) = schema.as_object_mut() {
-        map.insert("title".into(), "A Postrider request".into());
-    }
-    schema
-}
-
 // === impl SendRequest ===
 
 impl SendRequest {
@@ -199,8 +103,10 @@ impl SendRequest {
                 "publish JSON in UTF-8",
             )
         })?;
-        let body: Body = serde_json::from_str(text).map_err(|error| Malformed::of_json(&error))?;
-        let id = one_id(body.message.send_id.as_deref(), message_id)?;
+        let Object(body): Object<Body> =
+            serde_json::from_str(text).map_err(|error| Malformed::of_json(&error))?;
+        let Object(message) = body.message;
+        let id = one_id(message.send_id.as_deref(), message_id)?;
         if body.email_id < 1 {
             return Err(Malformed::new(
                 format!(
@@ -210,7 +116,7 @@ impl SendRequest {
                 "take the id from the email's address in HubSpot's email tool",
             ));
         }
-        let message = body.message;
+
         let to = Recipient::parse(&message.to)?;
         check_addresses("message.from", message.from.as_slice())?;
         let reply_to = message.reply_to.unwrap_or_default();
@@ -219,7 +125,7 @@ impl SendRequest {
         check_addresses("message.replyTo", &reply_to)?;
         check_addresses("message.cc", &cc)?;
         check_addresses("message.bcc", &bcc)?;
-        let dispatch = body.dispatch.unwrap_or_default();
+        let dispatch = body.dispatch.map(|it| it.0).unwrap_or_default();
         dispatch.check()?;
         Ok(Self {
             id,
@@ -232,7 +138,11 @@ impl SendRequest {
             contact_properties: body.contact_properties.map(|p| p.0),
             custom_properties: body.custom_properties.map(|p| p.0),
             account: dispatch.account.map(AccountName::parse).transpose()?,
-            priority: dispatch.priority,
+            priority: dispatch
+                .priority
+                .as_deref()
+                .map(Priority::parse)
+                .transpose()?,
             send_at: dispatch.send_at,
             expires_at: dispatch.expires_at,
             producer: dispatch.producer,
@@ -247,28 +157,6 @@ impl fmt::Debug for SendRequest {
             .field("email_id", &self.email_id)
             .field("to", &self.to)
             .finish_non_exhaustive()
-    }
-}
-
-impl Dispatch {
-    fn check(&self) -> Result<(), Malformed> {
-        if self
-            .producer
-            .as_ref()
-            .is_some_and(|p| p.chars().count() > 100)
-        {
-            return Err(Malformed::new(
-                "dispatch.producer is longer than 100 characters",
-                "give the producer a short name",
-            ));
-        }
-        match (self.send_at, self.expires_at) {
-            (Some(send), Some(expires)) if expires <= send => Err(Malformed::new(
-                format!("dispatch.expiresAt ({expires}) is not after dispatch.sendAt ({send})"),
-                "give it time between the two",
-            )),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -476,7 +364,7 @@ impl AccountName {
             Ok(Self(name))
         } else {
             Err(Malformed::new(
-                format!("`{}` is no account name", name.escape_debug()),
+                format!("`{}` is no account name", hint::shown(&name)),
                 "lower-case letters, digits, `-` and `_`, at most 40",
             ))
         }
@@ -545,6 +433,24 @@ pub enum Priority {
 impl Priority {
     /// In the order in which they are served.
     pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
+    /// # Errors
+    /// [`Malformed`] unless it is one of the three words.
+    pub fn parse(name: &str) -> Result<Self, Malformed> {
+        let known = Self::ALL.map(Self::as_str);
+        Self::ALL
+            .into_iter()
+            .find(|priority| priority.as_str() == name)
+            .ok_or_else(|| {
+                Malformed::new(
+                    format!("`{}` is no priority", hint::shown(name)),
+                    match hint::nearest(name, known) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => format!("one of {}", known.join(", ")),
+                    },
+                )
+            })
+    }
 
     #[must_use]
     pub fn as_str(self) -> &'static str {

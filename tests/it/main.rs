@@ -13,5 +13,6 @@ mod config;
 mod contract;
 mod dispatch;
 mod hubspot;
+mod request;
 mod sandbox;
 mod support;
