@@ -7,6 +7,9 @@ use std::future::Future;
 use crate::message::SendRequest;
 use crate::outcome::{Failure, LookUp, Outcome};
 
+/// How many calls one probe makes at most: each one counts against the account's quota.
+pub const PROBE_CALLS: u32 = 2;
+
 /// One account at HubSpot: its address, its token, its API.
 pub trait Provider: Send + Sync + 'static {
     /// One call to Single Send under this `send_id`. Never retries by itself.

@@ -12,7 +12,7 @@ use super::{Dispatcher, sleep_until};
 use crate::metrics::Operation;
 use crate::outcome::{PauseReason, Scope, Words};
 use crate::pause::Covers;
-use crate::provider::{Portal, Probe, Provider};
+use crate::provider::{PROBE_CALLS, Portal, Probe, Provider};
 use crate::queue::{Lane, Queue};
 use crate::quota::RateLimiter;
 
@@ -55,9 +55,11 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
 
     /// One probe and what it says about each pause.
     async fn probe(&self, api: &Arc<RateLimiter>) {
-        let token = api.token().await;
-        api.spend(token).await;
-        self.count_call();
+        for _ in 0..PROBE_CALLS {
+            let token = api.token().await;
+            api.spend(token).await;
+            self.count_call();
+        }
         let called = Instant::now();
         let probe = self.provider.probe().await;
         let now = self.clock.now();

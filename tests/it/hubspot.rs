@@ -1,6 +1,7 @@
 //! The HTTP client against a HubSpot on a real socket.
 
 mod stub;
+mod with_sandbox;
 
 use std::fmt::Write;
 use std::time::Duration;
