@@ -192,6 +192,11 @@ impl Ticket {
         (self.delay_ms != NEVER).then(|| clock::after(self.requested_at(), delay))
     }
 
+    /// The answer to the send itself: always `PENDING`.
+    pub(super) fn pending(&self) -> Value {
+        self.view(Timestamp::MIN, "")
+    }
+
     /// HubSpot's `EmailSendStatusView` at `now`, `PENDING`, then `PROCESSING`, then final.
     ///
     /// HubSpot couples `status` and `sendResult` nowhere. Inferred: a cancelled mail is `CANCELED`,

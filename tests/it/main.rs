@@ -9,6 +9,7 @@
 )]
 
 mod amqp;
+mod clients;
 mod config;
 mod contract;
 mod dispatch;

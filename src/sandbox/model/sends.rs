@@ -49,7 +49,7 @@ impl Model {
             self.books.tally.send_ids_mailed += u64::from(mailed);
             self.books.tally.forgotten.send_ids += self.send_ids.insert(key, mailed) as u64;
         }
-        turn.answers.json(200, &ticket.view(turn.now, &result))
+        turn.answers.json(200, &ticket.pending())
     }
 
     /// The final result of a first send, and its delay in milliseconds.
