@@ -75,7 +75,8 @@ pub trait Queue: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Lease, QueueError>> + Send;
 
     /// Begins to receive from a lane, holding at most `prefetch` messages that were not received
-    /// yet. Dropping the intake ends it and gives those back.
+    /// yet. Dropping the intake ends it and gives those back. A backend may count those in hand
+    /// too: ask for more than are worked on side by side.
     fn open(
         &self,
         account: &AccountName,

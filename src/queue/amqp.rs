@@ -4,9 +4,12 @@
 //! |---|---|
 //! | `topology` | names and arguments; declaration |
 //! | `link` | the two connections, and making new ones |
+//! | `channel` | what is asked of an open channel, with time-outs |
 //! | `publisher` | one function: published, and confirmed |
 //! | `intake` | the consumers of a lane; what is in hand |
 //! | `delay` | waiting, by binary levels |
+//! | `dead` | the sweep over the dead letters |
+//! | `lease` | who owns an account |
 //! | `properties` | what stands beside a body |
 //! | `error` | what lapin's errors mean |
 //!
@@ -14,9 +17,12 @@
 //! it stands in *that* queue. Over the topic exchange, somebody else's binding would do. So the
 //! user needs rights on `PREFIX` and everything that begins with it, and on `amq.default`.
 
+mod channel;
+mod dead;
 mod delay;
 mod error;
 mod intake;
+mod lease;
 mod link;
 mod properties;
 mod publisher;
@@ -27,26 +33,22 @@ pub use intake::AmqpIntake;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use lapin::BasicProperties;
-use lapin::options::QueueDeclareOptions;
-use lapin::types::FieldTable;
 use secrecy::SecretString;
-use tokio::time::timeout;
 
 use self::delay::Precision;
 use self::intake::{Held, Session, Sessions};
 use self::link::{Link, Role};
 use self::topology::Topology;
 use super::{Delivery, Depth, Lane, Lease, Queue, QueueError};
-use crate::clock::Clock;
-use crate::message::{AccountName, Parcel, Priority};
+use crate::clock::{self, Clock};
+use crate::message::{AccountName, Parcel};
 use crate::outcome::Disposition;
 use crate::story::Story;
 
 /// How long a publish waits for a connection before it fails.
 const LINK_WAIT: Duration = Duration::from_secs(10);
-/// One question for a queue's depth.
-const DEPTH_TIMEOUT: Duration = Duration::from_secs(5);
 /// AMQP's own exchange: its routing key is a queue's name.
 const DEFAULT_EXCHANGE: &str = "";
 
@@ -71,7 +73,6 @@ pub struct AmqpQueue {
 #[derive(Debug)]
 struct Shared {
     clock: Clock,
-    role: Role,
     topology: Topology,
     link: Link,
     sessions: Sessions,
@@ -105,7 +106,6 @@ impl AmqpQueue {
         Ok(Self {
             shared: Arc::new(Shared {
                 clock: options.clock,
-                role,
                 topology,
                 link,
                 sessions: Sessions::default(),
@@ -117,8 +117,8 @@ impl AmqpQueue {
 impl Queue for AmqpQueue {
     type Intake = AmqpIntake;
 
-    async fn lease(&self, _account: &AccountName) -> Result<Lease, QueueError> {
-        Ok(Lease::forever(false))
+    async fn lease(&self, account: &AccountName) -> Result<Lease, QueueError> {
+        lease::wait(&self.shared, account).await
     }
 
     async fn open(
@@ -128,7 +128,7 @@ impl Queue for AmqpQueue {
         prefetch: u16,
     ) -> Result<AmqpIntake, QueueError> {
         let shared = Arc::clone(&self.shared);
-        Ok(AmqpIntake::new(shared, account.clone(), lane, prefetch))
+        Ok(AmqpIntake::open(shared, account.clone(), lane, prefetch))
     }
 
     async fn settle(&self, delivery: Delivery, disposition: Disposition) -> Result<(), QueueError> {
@@ -140,13 +140,13 @@ impl Queue for AmqpQueue {
             delivery: &delivery,
         };
         match settling.publish(disposition).await {
-            Ok(Then::Ack) => held.ack().await,
+            Ok(Then::Ack) => channel::ack(&held.acker).await,
             Ok(Then::GiveBack) => {
-                held.give_back().await;
+                channel::give_back(&held.acker).await;
                 Ok(())
             }
             Err(error) => {
-                held.give_back().await;
+                channel::give_back(&held.acker).await;
                 Err(error)
             }
         }
@@ -156,10 +156,7 @@ impl Queue for AmqpQueue {
         let mut story = parcel.story;
         story.priority = parcel.priority;
         (story.published_at).get_or_insert_with(|| self.shared.clock.now());
-        let properties = properties::first(parcel.message_id, &story);
-        let properties = properties.ok_or_else(|| QueueError::NotTaken {
-            why: "the message id is longer than 255 bytes".into(),
-        })?;
+        let properties = properties::with_id(properties::first(&story), parcel.message_id)?;
         let queue = self.shared.topology.send(&parcel.account, parcel.priority);
         let connections = self.shared.link.connections_within(LINK_WAIT).await?;
         (connections.publisher)
@@ -170,24 +167,16 @@ impl Queue for AmqpQueue {
     async fn depths(&self) -> Result<Vec<Depth>, QueueError> {
         let connections = self.shared.link.connections_within(LINK_WAIT).await?;
         let held = self.shared.sessions.held();
-        let mut channel = connections.channel().await?;
+        let mut asking = connections.channel().await?;
         let mut depths: Vec<Depth> = Vec::new();
         for (queue, told_as) in self.shared.topology.depths() {
-            let passive = QueueDeclareOptions {
-                passive: true,
-                ..QueueDeclareOptions::default()
-            };
-            let asked =
-                channel.queue_declare(queue.as_str().into(), passive, FieldTable::default());
-            let ready = match timeout(DEPTH_TIMEOUT, asked).await {
-                Ok(Ok(queue)) => u64::from(queue.message_count()),
-                Ok(Err(error)) if error::is_not_found(&error) => {
-                    // The question closed the channel.
-                    channel = connections.channel().await?;
+            let ready = match channel::look_at(&asking, connections.place(), &queue).await {
+                Ok(queue) => u64::from(queue.message_count()),
+                Err(QueueError::Unroutable { .. }) => {
+                    asking = connections.channel().await?;
                     0
                 }
-                Ok(Err(error)) => return Err(connections.place().of(&error)),
-                Err(_) => return Err(connections.place().unreachable("no answer about a depth")),
+                Err(error) => return Err(error),
             };
             let (in_hand, oldest) = held.get(&queue).copied().unwrap_or_default();
             match depths.iter_mut().find(|depth| depth.queue == told_as) {
@@ -236,17 +225,15 @@ impl Settling<'_> {
         match disposition {
             Disposition::Complete => {}
             Disposition::Release => return Ok(Then::GiveBack),
-            Disposition::FollowUp { at, mut story } => {
-                story.due_at = Some(at);
-                self.wait(Lane::Results, *story, Precision::Exact).await?;
+            Disposition::FollowUp { at, story } => {
+                (self.wait(Lane::Results, *story, at, Precision::Exact)).await?;
             }
-            Disposition::Retry { at, mut story } => {
-                story.due_at = Some(at);
-                self.wait(Lane::Sends, *story, Precision::Rough).await?;
+            Disposition::Retry { at, story } => {
+                self.wait(Lane::Sends, *story, at, Precision::Rough).await?;
             }
             Disposition::Snooze { until, mut story } => {
                 story.due_at = Some(until);
-                self.wait(*lane, *story, Precision::Exact).await?;
+                self.wait(*lane, *story, until, Precision::Exact).await?;
             }
             Disposition::Route {
                 account,
@@ -275,17 +262,26 @@ impl Settling<'_> {
         Ok(Then::Ack)
     }
 
-    /// Into the lane at `story.due_at`, over the delay levels when that is not yet.
-    async fn wait(&self, lane: Lane, story: Story, precision: Precision) -> Result<(), QueueError> {
+    /// Into the lane at `due`, over the delay levels when that is not yet. What is due later than
+    /// they reach comes back before: by `story.due_at` it is sent round again.
+    async fn wait(
+        &self,
+        lane: Lane,
+        mut story: Story,
+        due: Timestamp,
+        precision: Precision,
+    ) -> Result<(), QueueError> {
         let topology = &self.shared.topology;
         let account = &self.delivery.account;
-        let priority: Priority = story.priority;
+        let priority = story.priority;
         let now = self.shared.clock.now();
-        let due = story.due_at.unwrap_or(now);
         let seconds = delay::seconds(now, due, precision);
         if seconds == 0 {
             let queue = topology.lane(account, lane, priority);
             return self.to_queue(&queue, &story).await;
+        }
+        if clock::until(now, due) > delay::DELAY_MAX {
+            story.due_at = Some(due);
         }
         let exchange = topology.delay_level(delay::entry_level(seconds));
         let key = delay::routing_key(seconds, account, lane, priority);

@@ -5,7 +5,7 @@
 //! `depths`, which is part of the contract itself.
 //!
 //! Memory and SQLite run on tokio's paused clock: it waits for `spawn_blocking`, and their due times
-//! come from a clock that moves with it.
+//! come from a clock that moves with it. RabbitMQ is another process, and takes its time.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use postrider::clock::{self, Clock};
 use postrider::message::{AccountName, Parcel, Priority};
 use postrider::outcome::{DeadReason, Disposition};
+use postrider::queue::amqp::{AmqpOptions, AmqpQueue};
 use postrider::queue::memory::MemoryQueue;
 use postrider::queue::sqlite::{Mode, SqliteQueue};
 use postrider::queue::{
@@ -23,6 +24,9 @@ use postrider::queue::{
 };
 use postrider::story::{Death, FollowUp, Story};
 use tempfile::TempDir;
+
+use crate::support::broker;
+use crate::support::proxy::Proxy;
 
 /// How long a rule waits for what must come.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -60,6 +64,13 @@ macro_rules! suite {
             $(#[tokio::test(start_paused = true)]
             async fn $rule() {
                 super::$rule(super::Sqlite::fresh().await).await;
+            })*
+        }
+        mod amqp {
+            use super::Backend;
+            $(#[tokio::test]
+            async fn $rule() {
+                super::$rule(super::Amqp::fresh().await).await;
             })*
         }
     };
@@ -575,7 +586,11 @@ async fn receive_may_be_cancelled<B: Backend>(backend: B) {
         while received.len() < COUNT {
             tokio::select! {
                 biased;
-                delivery = intake.receive() => received.push(delivery.unwrap()),
+                delivery = intake.receive() => {
+                    let delivery = delivery.unwrap();
+                    received.push(text(&delivery).to_owned());
+                    complete(&backend, delivery).await;
+                }
                 // Given up at the first wait, whatever it waits for.
                 () = std::future::ready(()) => tokio::time::sleep(Duration::from_millis(2)).await,
             }
@@ -584,9 +599,8 @@ async fn receive_may_be_cancelled<B: Backend>(backend: B) {
     tokio::time::timeout(DEADLINE, all)
         .await
         .expect("a delivery was lost on the way");
-    let bodies: Vec<_> = received.iter().map(text).collect();
     let expected: Vec<_> = (0..COUNT).map(|n| n.to_string()).collect();
-    assert_eq!(bodies, expected);
+    assert_eq!(received, expected);
 }
 
 async fn an_unknown_account_is_unroutable<B: Backend>(backend: B) {
@@ -872,5 +886,46 @@ impl Backend for Sqlite {
     async fn lose_connection(&mut self) {
         self.queue.close().await;
         self.queue = Self::open(&self.folder, self.clock).await;
+    }
+}
+
+struct Amqp {
+    queue: AmqpQueue,
+    wire: Proxy,
+}
+
+impl Backend for Amqp {
+    type Queue = AmqpQueue;
+    const ARRIVAL: Duration = Duration::from_secs(1);
+
+    async fn fresh() -> Self {
+        let wire = Proxy::to(broker::shared().await.port()).await;
+        let options = AmqpOptions {
+            url: broker::url(wire.port()),
+            prefix: broker::prefix("contract"),
+            accounts: known_accounts().into(),
+            clock: Clock::system(),
+        };
+        let queue = AmqpQueue::start(options).await.unwrap();
+        Self { queue, wire }
+    }
+
+    fn queue(&self) -> &AmqpQueue {
+        &self.queue
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::system()
+    }
+
+    async fn lose_connection(&mut self) {
+        self.wire.cut();
+        for up in [false, true] {
+            let deadline = tokio::time::Instant::now() + DEADLINE;
+            while self.queue.is_up() != up {
+                assert!(tokio::time::Instant::now() < deadline, "up is not {up}");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
     }
 }

@@ -1,3 +1,4 @@
 //! What several subjects need.
 
 pub mod broker;
+pub mod proxy;

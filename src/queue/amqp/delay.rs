@@ -16,8 +16,8 @@ use crate::queue::Lane;
 
 /// 2^18 s is a little more than 72 hours.
 pub(super) const LEVELS: u32 = 18;
-/// What waits longer than this goes round again; see `due_at`.
-const DELAY_MAX: Duration = Duration::from_hours(72);
+/// The longest delay of one pass.
+pub(super) const DELAY_MAX: Duration = Duration::from_hours(72);
 /// A retry's delay keeps so many leading bits, so it takes at most as many hops.
 const RETRY_BITS: u32 = 4;
 

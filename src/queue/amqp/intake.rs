@@ -1,6 +1,6 @@
 //! Receiving: the consumers of one lane, and the channel that outlives them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,22 +9,19 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use jiff::Timestamp;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions};
-use lapin::options::{BasicNackOptions, BasicQosOptions};
-use lapin::types::FieldTable;
+use lapin::options::BasicCancelOptions;
 use lapin::{Acker, BasicProperties, Channel, Consumer};
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::link::{Connections, Role};
-use super::{Shared, error, properties};
+use super::channel::{self, ANSWER_TIMEOUT};
+use super::link::Connections;
+use super::{Shared, properties};
 use crate::message::{AccountName, Priority};
 use crate::queue::{Delivery, Intake, Lane, QueueError, Tag};
 
-/// One answer of the broker on a channel that is open.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
-/// After a channel was lost on a link that stands: a consumer that is refused again and again must
-/// not spin.
-const REOPEN_PAUSE: Duration = Duration::from_millis(200);
+/// Before a lane is opened again, so that a consumer which is refused at once does not spin.
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// Receives from one lane, over one channel after another.
 ///
@@ -36,8 +33,15 @@ pub struct AmqpIntake {
     account: AccountName,
     lane: Lane,
     prefetch: u16,
-    /// None while the link is down.
-    consuming: Option<Consuming>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Ended,
+    /// A task of its own, so that a `receive` that is given up does not begin from the start.
+    Opening(AbortOnDropHandle<Result<Consuming, QueueError>>),
+    Consuming(Consuming),
 }
 
 /// The consumers of one channel, the most urgent first.
@@ -53,8 +57,8 @@ struct Source {
     queue: String,
     priority: Priority,
     consumer: Consumer,
-    /// The next one, taken out of the consumer's buffer to compare the priorities.
-    next: Option<Delivery>,
+    /// Not received yet; the consumer itself cannot be looked into.
+    waiting: VecDeque<Delivery>,
 }
 
 /// The channels over which deliveries came that may still be settled.
@@ -88,84 +92,71 @@ pub(super) struct Held {
     pub(super) properties: BasicProperties,
     queue: String,
     published_at: Option<Timestamp>,
-    acker: Acker,
+    pub(super) acker: Acker,
 }
 
 // === impl AmqpIntake ===
 
 impl AmqpIntake {
-    pub(super) fn new(
+    /// Begins at once, in the background.
+    pub(super) fn open(
         shared: Arc<Shared>,
         account: AccountName,
         lane: Lane,
         prefetch: u16,
     ) -> Self {
-        Self {
+        let mut intake = Self {
             shared,
             account,
             lane,
             prefetch,
-            consuming: None,
-        }
+            state: State::Ended,
+        };
+        intake.state = intake.opening(Duration::ZERO);
+        intake
     }
 
-    async fn begin(&self) -> Result<Consuming, QueueError> {
-        let connections = self.shared.link.connections().await?;
-        let channel = connections.channel().await?;
-        let place = connections.place().clone();
-        let qos = channel.basic_qos(self.prefetch.max(1), BasicQosOptions::default());
-        error::within(ANSWER_TIMEOUT, &place, qos).await?;
-        let mut sources = Vec::new();
-        for (queue, priority) in self.shared.topology.lanes(&self.account, self.lane) {
-            let consuming = channel.basic_consume(
-                queue.as_str().into(),
-                "".into(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            );
-            let consumer = match timeout(ANSWER_TIMEOUT, consuming).await {
-                Ok(Ok(consumer)) => consumer,
-                Ok(Err(error)) if error::is_not_found(&error) => {
-                    if self.shared.role == Role::Worker {
-                        // Somebody deleted it: new connections declare it anew.
-                        connections.give_up();
-                    }
-                    return Err(QueueError::Unroutable { place: queue });
-                }
-                Ok(Err(error)) => return Err(place.of(&error)),
-                Err(_) => return Err(place.unreachable("no answer to a consumer")),
-            };
-            sources.push(Source {
-                queue,
-                priority,
-                consumer,
-                next: None,
-            });
+    fn opening(&self, pause: Duration) -> State {
+        let (shared, account) = (Arc::clone(&self.shared), self.account.clone());
+        let (lane, prefetch) = (self.lane, self.prefetch);
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            Consuming::begin(&shared, &account, lane, prefetch).await
+        });
+        State::Opening(AbortOnDropHandle::new(task))
+    }
+
+    /// Ends the consumers, if there are any.
+    fn end(&mut self) {
+        if let State::Consuming(consuming) = std::mem::replace(&mut self.state, State::Ended) {
+            consuming.retire(&self.shared);
         }
-        let session = self.shared.sessions.add(channel, connections);
-        Ok(Consuming { session, sources })
     }
 }
 
 impl Intake for AmqpIntake {
     async fn receive(&mut self) -> Result<Delivery, QueueError> {
         loop {
-            let Some(consuming) = &mut self.consuming else {
-                self.consuming = Some(self.begin().await?);
-                continue;
-            };
-            let (account, lane) = (&self.account, self.lane);
-            let next = std::future::poll_fn(|cx| consuming.poll_next(cx, account, lane));
-            if let Some(delivery) = next.await {
-                return Ok(delivery);
-            }
-            // Retired at once, so that this future may be dropped in the pause.
-            let link_stands = !consuming.session.connections.is_gone();
-            if let Some(consuming) = self.consuming.take() {
-                consuming.retire(&self.shared);
-            }
-            if link_stands {
-                tokio::time::sleep(REOPEN_PAUSE).await;
+            match &mut self.state {
+                State::Ended => self.state = self.opening(REOPEN_PAUSE),
+                State::Opening(task) => {
+                    let opened = task.await;
+                    self.state = State::Ended;
+                    let opened = opened.map_err(|error| QueueError::NotTaken {
+                        why: format!("opening a lane: {error}"),
+                    })?;
+                    let consuming = opened?;
+                    self.shared.sessions.keep(&consuming.session);
+                    self.state = State::Consuming(consuming);
+                }
+                State::Consuming(consuming) => {
+                    let (account, lane) = (&self.account, self.lane);
+                    let next = std::future::poll_fn(|cx| consuming.poll_next(cx, account, lane));
+                    if let Some(delivery) = next.await {
+                        return Ok(delivery);
+                    }
+                    self.end();
+                }
             }
         }
     }
@@ -173,15 +164,47 @@ impl Intake for AmqpIntake {
 
 impl Drop for AmqpIntake {
     fn drop(&mut self) {
-        if let Some(consuming) = self.consuming.take() {
-            consuming.retire(&self.shared);
-        }
+        self.end();
     }
 }
 
 // === impl Consuming ===
 
 impl Consuming {
+    /// Opens a channel and its consumers, as soon as the link is up.
+    async fn begin(
+        shared: &Shared,
+        account: &AccountName,
+        lane: Lane,
+        prefetch: u16,
+    ) -> Result<Self, QueueError> {
+        let connections = shared.link.connections().await?;
+        let channel = channel::open(&connections, prefetch.max(1)).await?;
+        let mut sources = Vec::new();
+        for (queue, priority) in shared.topology.lanes(account, lane) {
+            let consuming = channel::consume(&channel, connections.place(), &queue);
+            let consumer = consuming.await.inspect_err(|error| {
+                if matches!(error, QueueError::Unroutable { .. }) {
+                    // Somebody deleted it: a worker's new connections declare it anew.
+                    connections.give_up();
+                }
+            })?;
+            sources.push(Source {
+                queue,
+                priority,
+                consumer,
+                waiting: VecDeque::new(),
+            });
+        }
+        let session = Arc::new(Session {
+            number: shared.sessions.number(),
+            channel,
+            connections,
+            hand: Mutex::default(),
+        });
+        Ok(Self { session, sources })
+    }
+
     /// The next delivery, or none when any of the consumers has ended.
     fn poll_next(
         &mut self,
@@ -190,22 +213,19 @@ impl Consuming {
         lane: Lane,
     ) -> Poll<Option<Delivery>> {
         for source in &mut self.sources {
-            if source.next.is_some() {
-                continue;
-            }
-            match Pin::new(&mut source.consumer).poll_next(cx) {
-                Poll::Ready(Some(Ok(message))) => {
-                    source.next = Some(self.session.hold(message, source, account, lane));
+            loop {
+                match Pin::new(&mut source.consumer).poll_next(cx) {
+                    Poll::Ready(Some(Ok(message))) => {
+                        let delivery = self.session.hold(message, source, account, lane);
+                        source.waiting.push_back(delivery);
+                    }
+                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(None),
+                    Poll::Pending => break,
                 }
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(None),
-                Poll::Pending => {}
             }
         }
-        match self
-            .sources
-            .iter_mut()
-            .find_map(|source| source.next.take())
-        {
+        let mut sources = self.sources.iter_mut();
+        match sources.find_map(|source| source.waiting.pop_front()) {
             Some(delivery) => Poll::Ready(Some(delivery)),
             None => Poll::Pending,
         }
@@ -215,8 +235,8 @@ impl Consuming {
     /// channel open.
     fn retire(self, shared: &Arc<Shared>) {
         let Self { session, sources } = self;
-        let not_received = sources.iter().filter(|source| source.next.is_some());
-        let received = session.hand().held.len() - not_received.count();
+        let not_received: usize = sources.iter().map(|source| source.waiting.len()).sum();
+        let received = session.hand().held.len() - not_received;
         if received == 0 || session.is_gone() {
             shared.sessions.remove(session.number);
             return;
@@ -243,22 +263,17 @@ async fn give_back(session: &Session, sources: Vec<Source>) {
             tracing::debug!(%error, "cancelling a consumer");
             return;
         }
-        if let Some(held) = source.next.and_then(|next| session.take(next.tag.number)) {
-            held.give_back().await;
+        for delivery in source.waiting {
+            if let Some(held) = session.take(delivery.tag.number) {
+                channel::give_back(&held.acker).await;
+            }
         }
         // After the cancel the stream ends behind its last delivery.
         while let Some(Ok(message)) = source.consumer.next().await {
-            if let Err(error) = message.nack(REQUEUE).await {
-                tracing::debug!(%error, "giving a delivery back");
-            }
+            channel::give_back(&message.acker).await;
         }
     }
 }
-
-const REQUEUE: BasicNackOptions = BasicNackOptions {
-    multiple: false,
-    requeue: true,
-};
 
 // === impl Session ===
 
@@ -317,28 +332,6 @@ impl Session {
     }
 }
 
-// === impl Held ===
-
-impl Held {
-    /// # Errors
-    /// [`QueueError::Lost`]: the broker hands it out again.
-    pub(super) async fn ack(&self) -> Result<(), QueueError> {
-        let acked = self.acker.ack(BasicAckOptions::default());
-        match timeout(ANSWER_TIMEOUT, acked).await {
-            Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false) | Err(_)) | Err(_) => Err(QueueError::Lost),
-        }
-    }
-
-    /// Where that fails the channel is gone, and the broker takes it back by itself.
-    pub(super) async fn give_back(&self) {
-        let given_back = self.acker.nack(REQUEUE);
-        if !matches!(timeout(ANSWER_TIMEOUT, given_back).await, Ok(Ok(true))) {
-            tracing::debug!("giving a delivery back: its channel is gone");
-        }
-    }
-}
-
 // === impl Sessions ===
 
 impl Sessions {
@@ -346,19 +339,16 @@ impl Sessions {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, channel: Channel, connections: Arc<Connections>) -> Arc<Session> {
-        let number = self.last_number.fetch_add(1, Ordering::Relaxed) + 1;
-        let session = Arc::new(Session {
-            number,
-            channel,
-            connections,
-            hand: Mutex::default(),
-        });
+    fn number(&self) -> u64 {
+        self.last_number.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Keeps a session open until it is removed.
+    fn keep(&self, session: &Arc<Session>) {
         let mut open = self.open();
         // Of those whose connection ended, nothing can be settled.
         open.retain(|_, session| !session.is_gone());
-        open.insert(number, Arc::clone(&session));
-        session
+        open.insert(session.number, Arc::clone(session));
     }
 
     fn remove(&self, number: u64) {

@@ -276,6 +276,11 @@ impl Connections {
             || !self.publish.status().connected()
     }
 
+    /// Returns when they are lost.
+    pub(super) async fn gone(&self) {
+        self.gone.cancelled().await;
+    }
+
     /// Gives these connections up; the link makes new ones, and a worker declares anew.
     pub(super) fn give_up(&self) {
         self.gone.cancel();

@@ -5,6 +5,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use crate::outcome::Words;
+use crate::queue::QueueError;
 use crate::story::{Death, Story};
 
 /// Carries the story as JSON text.
@@ -19,7 +20,8 @@ const FOREIGN_BYTES_MAX: usize = 48 * 1024;
 const PLAIN_BYTES_MAX: usize = 1024;
 /// Some producers write milliseconds into `timestamp`, which is in seconds: 10^11 s is the year 5138.
 const TIMESTAMP_SECONDS_MAX: u64 = 100_000_000_000;
-const PERSISTENT: u8 = 2;
+/// AMQP's delivery mode of what survives a restart.
+pub(super) const PERSISTENT: u8 = 2;
 
 /// The story of a received message; an empty one when it brings none that can be read.
 pub(super) fn story(properties: &BasicProperties) -> Story {
@@ -50,19 +52,30 @@ fn published_at(properties: &BasicProperties) -> Option<Timestamp> {
 }
 
 /// The properties of a message that is published for the first time.
-///
-/// # Errors
-/// None of AMQP's short strings can hold the id.
-pub(super) fn first(message_id: Option<String>, story: &Story) -> Option<BasicProperties> {
+pub(super) fn first(story: &Story) -> BasicProperties {
     let mut properties = BasicProperties::default().with_content_type("application/json".into());
-    if let Some(id) = message_id {
-        properties = properties.with_message_id(ShortString::try_new(id).ok()?);
-    }
     if let Some(at) = story.published_at {
         let seconds = u64::try_from(at.as_second()).unwrap_or_default();
         properties = properties.with_timestamp(seconds);
     }
-    Some(again(&properties, story))
+    again(&properties, story)
+}
+
+/// # Errors
+/// AMQP's short strings hold 255 bytes.
+pub(super) fn with_id(
+    properties: BasicProperties,
+    message_id: Option<String>,
+) -> Result<BasicProperties, QueueError> {
+    let Some(id) = message_id else {
+        return Ok(properties);
+    };
+    match ShortString::try_new(id) {
+        Ok(id) => Ok(properties.with_message_id(id)),
+        Err(error) => Err(QueueError::NotTaken {
+            why: format!("the message id: {error}"),
+        }),
+    }
 }
 
 /// The properties of a message that is published again: the producer's own, and this story.

@@ -57,6 +57,11 @@ pub fn prefix(subject: &str) -> String {
     format!("{subject}-{}", NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
+/// The address of a node behind this port.
+pub fn url(port: u16) -> SecretString {
+    format!("amqp://guest:guest@127.0.0.1:{port}/%2f").into()
+}
+
 impl Broker {
     /// Starts a node of its own and waits until it takes connections.
     pub async fn start() -> Self {
@@ -64,10 +69,7 @@ impl Broker {
             Path::new(BIN).join("rabbitmq-server").exists(),
             "rabbitmq-server is not installed: run `./test`, which installs what the tests need"
         );
-        let folder = tempfile::Builder::new()
-            .prefix("postrider-broker-")
-            .tempdir()
-            .unwrap();
+        let folder = new_folder();
         let ports = Ports::free();
         write_settings(folder.path());
         let (keeper, stdin) = start_keeper(folder.path(), ports);
@@ -83,13 +85,12 @@ impl Broker {
         broker
     }
 
-    pub fn url(&self) -> SecretString {
-        self.url_of("guest", "guest")
+    pub fn port(&self) -> u16 {
+        self.ports.amqp
     }
 
-    pub fn url_of(&self, user: &str, password: &str) -> SecretString {
-        let port = self.ports.amqp;
-        format!("amqp://{user}:{password}@127.0.0.1:{port}/%2f").into()
+    pub fn url(&self) -> SecretString {
+        url(self.port())
     }
 
     /// Starts the node again, on the same folder and ports.
@@ -226,6 +227,15 @@ impl Ports {
             epmd: free(),
         }
     }
+}
+
+/// In memory where there is such a place: a node syncs with every queue it declares, and what dies
+/// in these tests is the process, never the machine.
+fn new_folder() -> TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("postrider-broker-");
+    let folder = builder.tempdir_in("/dev/shm");
+    folder.or_else(|_| builder.tempdir()).unwrap()
 }
 
 fn write_settings(folder: &Path) {
