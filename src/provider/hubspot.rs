@@ -73,7 +73,7 @@ pub enum HubSpotError {
         file: String,
         why: String,
     },
-    #[error("the base_url of account `{account}` is no http or https address")]
+    #[error("the base_url of account `{account}` is no plain http or https address")]
     BadBaseUrl { account: AccountName },
     #[error("cannot prepare TLS for account `{account}`: {why}")]
     NoClient { account: AccountName, why: String },
@@ -108,7 +108,10 @@ impl HubSpot {
         clock: Clock,
     ) -> Result<Self, HubSpotError> {
         init_crypto();
-        if !matches!(config.base_url.scheme(), "http" | "https") || !config.base_url.has_host() {
+        let base = &config.base_url;
+        let web = matches!(base.scheme(), "http" | "https") && base.has_host();
+        // A user in the address would add a second `Authorization` to the bearer's.
+        if !web || !base.username().is_empty() || base.password().is_some() {
             return Err(HubSpotError::BadBaseUrl {
                 account: account.clone(),
             });
@@ -190,7 +193,6 @@ impl Provider for HubSpot {
 }
 
 impl fmt::Debug for HubSpot {
-    /// Not the addresses: a `base_url` may hold a password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HubSpot")
             .field("account", &self.account)
@@ -326,7 +328,5 @@ impl Urls {
 fn under(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
     url.set_path(&format!("{}/{path}", base.path().trim_end_matches('/')));
-    url.set_query(None);
-    url.set_fragment(None);
     url
 }

@@ -110,7 +110,7 @@ async fn each_api_and_version_has_its_path() {
             "/marketing/v4/email/single-send",
         ),
     ] {
-        for base in ["", "/", "/hub", "/hub/", "/hub?a=b#c"] {
+        for base in ["", "/", "/hub", "/hub/"] {
             let mut config = config(&format!("{}{base}", stub.url()));
             (config.api, config.api_version) = (api, version);
             assert!(matches!(send(&config).await, Outcome::Accepted(_)));
@@ -391,7 +391,9 @@ async fn what_cannot_call_is_refused_at_once() {
     ));
     config.token = TokenSource::Given("secret".into());
     for base_url in [
-        "ftp://user:secret@example.com",
+        "ftp://example.com/secret",
+        "https://secret@example.com",
+        "https://:secret@example.com",
         "data:secret",
         "unix:/secret",
     ] {
@@ -411,11 +413,7 @@ async fn no_secret_is_told() {
     ))
     .await;
     let mut told = String::new();
-    for base_url in [
-        stub.url(),
-        whole.url(),
-        "http://user:hunter2@127.0.0.1:1".into(),
-    ] {
+    for base_url in [stub.url(), whole.url()] {
         let hubspot = hubspot(&config(&base_url));
         write!(
             told,
@@ -426,7 +424,7 @@ async fn no_secret_is_told() {
         )
         .unwrap();
     }
-    for secret in [TOKEN, "hunter2", "ada@example.com"] {
+    for secret in [TOKEN, "ada@example.com"] {
         assert!(!told.contains(secret), "{told}");
     }
     assert!(told.contains("[token]"), "{told}");
