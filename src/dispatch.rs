@@ -6,19 +6,20 @@
 //! then a delivery. So nothing waits for its turn in a worker's hands, and the next call always
 //! belongs to the most urgent message.
 
+mod account;
 mod attempt;
 mod follow_up;
 mod keeper;
+mod lane;
 mod learn;
 mod storm;
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -28,26 +29,21 @@ use crate::config::QuotaConfig;
 use crate::message::AccountName;
 use crate::metrics::Metrics;
 use crate::outcome::{DeadReason, Disposition};
-use crate::pause::{Gate, Pauses};
 use crate::provider::Provider;
-use crate::queue::{Delivery, Intake, Lane, Lease, Queue, QueueError};
-use crate::quota::{Bucket, Day, RateLimiter, Start, Token};
+use crate::queue::{Delivery, Lane, Lease, Queue, QueueError};
+use crate::quota::{Day, RateLimiter, Start};
 use crate::retry::{Context, RetryPolicy};
 
+use account::Limiters;
 use storm::Storm;
+
+pub use account::Account;
 
 /// How long calls in flight may still take after the stop. Longer than one HubSpot call, so that
 /// every answer is heard; shorter than the 45 s in which a worker ends.
 const GRACE: Duration = Duration::from_secs(35);
-/// How long prefetched messages are held through a pause. Then they go back to the queue, far
-/// ahead of the broker's 30 minutes.
-const HOLD_MAX: Duration = Duration::from_secs(20);
 /// The wait after an error of the queue.
 const QUEUE_ERROR_WAIT: Duration = Duration::from_secs(1);
-/// Messages prefetched for each call that may be in flight: enough to never wait for the broker.
-const PREFETCH_PER_PERMIT: u16 = 4;
-/// The most messages a lane prefetches: what bounds memory.
-const PREFETCH_MAX: u16 = 500;
 
 /// What an account's dispatch is set to.
 #[derive(Clone, Debug)]
@@ -59,22 +55,6 @@ pub struct Settings {
     pub concurrency: u16,
     /// The portal that the token must open.
     pub portal_id: Option<u64>,
-}
-
-/// What others may see of an account while it is dispatched.
-#[derive(Debug)]
-pub struct Account {
-    pub name: AccountName,
-    pub pauses: Pauses,
-    owner: AtomicBool,
-    in_flight: AtomicI64,
-    limiters: Mutex<Option<Limiters>>,
-}
-
-#[derive(Clone, Debug)]
-struct Limiters {
-    send: Arc<RateLimiter>,
-    api: Arc<RateLimiter>,
 }
 
 /// Serves one account.
@@ -115,13 +95,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     pub fn new(parts: Parts<Q, P>) -> Self {
         parts.metrics.declare(&parts.account);
         Self {
-            account: Arc::new(Account {
-                name: parts.account,
-                pauses: Pauses::default(),
-                owner: AtomicBool::new(false),
-                in_flight: AtomicI64::new(0),
-                limiters: Mutex::new(None),
-            }),
+            account: Arc::new(Account::new(parts.account)),
             day: Mutex::new(Day::new(parts.settings.quota.daily)),
             settings: parts.settings,
             queue: parts.queue,
@@ -183,8 +157,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             send: Arc::new(RateLimiter::new(self.settings.quota.send, start)),
             api: Arc::new(RateLimiter::new(self.settings.quota.api, start)),
         };
-        *self.account.lock() = Some(limiters.clone());
-        self.account.owner.store(true, Ordering::Relaxed);
+        self.account.owned(limiters.clone());
         tracing::info!(account = %self.account.name, "dispatching: this worker owns the account");
 
         let term = stop.child_token();
@@ -207,7 +180,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             self.keep_pauses(&limiters.api, &term),
             lost,
         );
-        self.account.owner.store(false, Ordering::Relaxed);
+        self.account.given_up();
         calls.close();
         if tokio::time::timeout(GRACE, calls.wait()).await.is_err() {
             tracing::warn!(
@@ -216,162 +189,6 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 "calls still in flight at the end; the queue hands their messages out again"
             );
         }
-    }
-
-    /// Receives from one lane until the term ends.
-    async fn lane(
-        self: &Arc<Self>,
-        lane: Lane,
-        lease: &Lease,
-        limiter: &Arc<RateLimiter>,
-        term: &CancellationToken,
-        calls: &TaskTracker,
-    ) {
-        let mut turn = Turn {
-            lane,
-            limiter,
-            permits: Arc::new(Semaphore::new(self.settings.concurrency.into())),
-            intake: None,
-            permit: None,
-            token: None,
-            trial: false,
-        };
-        loop {
-            let delivery = tokio::select! {
-                biased;
-                () = term.cancelled() => break,
-                delivery = self.next(&mut turn) => delivery,
-            };
-            let delivery = match delivery {
-                Ok(delivery) => delivery,
-                Err(error) => {
-                    tracing::warn!(account = %self.account.name, lane = lane.as_str(), %error, hint = error.hint(), "cannot receive");
-                    turn.intake = None;
-                    pause_for(term, QUEUE_ERROR_WAIT).await;
-                    continue;
-                }
-            };
-            if lease.holds(Instant::now()) {
-                self.start(delivery, &mut turn, calls).await;
-            } else {
-                self.settle(delivery, Disposition::Release, "lease ran out")
-                    .await;
-            }
-        }
-        if let Some(token) = &turn.token {
-            limiter.give_back(token);
-        }
-    }
-
-    /// The next delivery, with everything in hand that its call needs.
-    async fn next(&self, turn: &mut Turn<'_, Q>) -> Result<Delivery, QueueError> {
-        loop {
-            self.pass_gate(turn).await;
-            if turn.permit.is_none() {
-                let permit = Arc::clone(&turn.permits).acquire_owned().await;
-                turn.permit = permit.ok();
-                continue; // The wait may have been long: look at the gate again.
-            }
-            if turn.token.is_none() {
-                let began = Instant::now();
-                turn.token = Some(turn.limiter.token().await);
-                self.metrics.quota_waited(began.elapsed());
-                continue;
-            }
-            if turn.intake.is_none() {
-                let prefetch = self
-                    .settings
-                    .concurrency
-                    .saturating_mul(PREFETCH_PER_PERMIT)
-                    .min(PREFETCH_MAX);
-                let account = &self.account.name;
-                turn.intake = Some(self.queue.open(account, turn.lane, prefetch).await?);
-            }
-            let Some(intake) = turn.intake.as_mut() else {
-                continue;
-            };
-            let mut changes = self.account.pauses.watch();
-            tokio::select! {
-                biased;
-                _ = changes.changed() => {}
-                delivery = intake.receive() => return delivery,
-            }
-        }
-    }
-
-    /// Waits until the lane may go on: the gate is open, or the one trial is ours.
-    async fn pass_gate(&self, turn: &mut Turn<'_, Q>) {
-        let shut_since = Instant::now();
-        loop {
-            let mut changes = self.account.pauses.watch();
-            let until = match self.account.pauses.gate(turn.lane) {
-                Gate::Open => {
-                    turn.trial = false;
-                    return;
-                }
-                _ if turn.trial => return,
-                Gate::Trial => {
-                    turn.trial = self.account.pauses.take_trial(turn.lane);
-                    continue;
-                }
-                Gate::Shut { until } => until,
-            };
-            let hold_end = shut_since + HOLD_MAX;
-            if turn.intake.is_some() && Instant::now() >= hold_end {
-                turn.intake = None;
-            }
-            let hold_end = turn.intake.is_some().then_some(hold_end);
-            let wake = until.into_iter().chain(hold_end).min();
-            tokio::select! {
-                biased;
-                _ = changes.changed() => {}
-                () = sleep_until(wake) => {}
-            }
-        }
-    }
-
-    /// Sets the call off. What needs none is settled without spending the token.
-    async fn start(
-        self: &Arc<Self>,
-        delivery: Delivery,
-        turn: &mut Turn<'_, Q>,
-        calls: &TaskTracker,
-    ) {
-        let this = Arc::clone(self);
-        let settled = match turn.lane {
-            Lane::Sends => match self.examine(delivery) {
-                Ok(ready) => {
-                    let permit = self.spend(turn).await;
-                    calls.spawn(async move { this.attempt(ready, permit).await });
-                    return;
-                }
-                Err(settled) => settled,
-            },
-            Lane::Results => match self.examine_follow_up(delivery) {
-                Ok(ready) => {
-                    let permit = self.spend(turn).await;
-                    calls.spawn(async move { this.follow_up(ready, permit).await });
-                    return;
-                }
-                Err(settled) => settled,
-            },
-        };
-        let permit = turn.permit.take();
-        calls.spawn(async move {
-            this.settle(settled.delivery, settled.disposition, &settled.id)
-                .await;
-            drop(permit);
-        });
-    }
-
-    /// Spends the token of a turn and counts the call; its permit goes with the call.
-    async fn spend(&self, turn: &mut Turn<'_, Q>) -> Option<OwnedSemaphorePermit> {
-        if let Some(token) = turn.token.take() {
-            turn.limiter.spend(token).await;
-        }
-        turn.trial = false;
-        self.count_call();
-        turn.permit.take()
     }
 
     /// Carries a disposition out; one metric and one log line, here and nowhere else.
@@ -420,7 +237,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     }
 
     fn flying(&self, change: i64) {
-        self.account.in_flight.fetch_add(change, Ordering::Relaxed);
+        self.account.flying(change);
         self.metrics.in_flight(&self.account.name, change);
     }
 
@@ -467,60 +284,6 @@ impl NoCall {
             disposition,
             id: id.into(),
         }))
-    }
-}
-
-/// What a lane holds for its next call.
-struct Turn<'a, Q: Queue> {
-    lane: Lane,
-    limiter: &'a Arc<RateLimiter>,
-    permits: Arc<Semaphore>,
-    intake: Option<Q::Intake>,
-    permit: Option<OwnedSemaphorePermit>,
-    token: Option<Token>,
-    /// The one message that may go out through a pause is ours to send.
-    trial: bool,
-}
-
-impl Account {
-    /// Whether this worker dispatches the account (otherwise it stands by).
-    #[must_use]
-    pub fn is_owner(&self) -> bool {
-        self.owner.load(Ordering::Relaxed)
-    }
-
-    /// Calls under way.
-    #[must_use]
-    pub fn in_flight(&self) -> i64 {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// Brings the gauges up to date.
-    pub fn observe(&self, metrics: &Metrics) {
-        metrics.pauses(&self.name, &self.pauses.list());
-        for (bucket, used) in self.quota() {
-            let (limit, ratio) = match used {
-                Some((used, window)) => (window.limit, f64::from(used) / f64::from(window.limit)),
-                None => (0, 0.0),
-            };
-            metrics.quota(&self.name, bucket, limit, ratio);
-        }
-    }
-
-    /// Calls in the last window and its limit, for each bucket; `None` without a ceiling.
-    #[must_use]
-    pub fn quota(&self) -> Vec<(Bucket, Option<(u32, crate::config::WindowConfig)>)> {
-        match self.lock().as_ref() {
-            Some(limiters) => vec![
-                (Bucket::Send, limiters.send.used()),
-                (Bucket::Api, limiters.api.used()),
-            ],
-            None => Vec::new(),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Limiters>> {
-        self.limiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

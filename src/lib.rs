@@ -24,13 +24,13 @@
 //! | [`outcome`] | the verdicts: `Outcome` of a call, `Disposition` of a delivery |
 //! | [`clock`] | the only reader of wall time |
 //! | [`crypto`] | the one TLS stack |
-//! | `retry` | outcome + story + now → disposition; pure |
-//! | `quota` | rolling windows: one limiter per account and bucket |
-//! | `pause` | why dispatch is held back, since when, until when |
-//! | `dispatch` | the loop of one account's lane, and the straight line of one delivery |
+//! | [`retry`] | outcome + story + now → disposition; pure |
+//! | [`quota`] | rolling windows: one limiter per account and bucket |
+//! | [`pause`] | why dispatch is held back, since when, until when |
+//! | [`dispatch`] | the loop of one account's lanes, and the straight line of one delivery |
 //! | [`queue`] | the contract, and `memory`, `sqlite`, `amqp` |
 //! | [`provider`] | the contract, and `hubspot` with its classification |
-//! | `metrics`, `admin`, `logging` | what operators see |
+//! | [`metrics`], [`admin`], [`status`], `logging` | what operators see |
 //! | [`config`] | the only reader of files and environment |
 //! | [`sandbox`] | the model of HubSpot: a pure state machine, and its HTTP face |
 //! | `cli` | the commands; the only room that knows all others and writes to stdout |
@@ -76,6 +76,7 @@
 //! An accepted send goes on as a follow-up in the results lane, with permits and a bucket of its
 //! own: look-ups never hold up sends.
 
+pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod crypto;
@@ -90,4 +91,5 @@ pub mod queue;
 pub mod quota;
 pub mod retry;
 pub mod sandbox;
+pub mod status;
 pub mod story;

@@ -1,0 +1,163 @@
+//! The admin server of a worker: `/metrics`, `/healthz`, `/readyz`, `/api/status`.
+//!
+//! Nothing here shows what a message holds, and nothing changes anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, until};
+use crate::dispatch::Account;
+use crate::metrics::Metrics;
+use crate::queue::Queue;
+use crate::status::{AccountStatus, PATH, PauseStatus, QuotaStatus, Status};
+
+/// How long a scrape waits for the queue's depths before it shows the last ones.
+const DEPTHS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Depths are asked for at most this often, whoever scrapes.
+const DEPTHS_EVERY: Duration = Duration::from_secs(1);
+
+/// What the admin server shows.
+#[derive(Clone, Debug)]
+pub struct Admin<Q> {
+    pub queue: Q,
+    pub metrics: Metrics,
+    pub accounts: Vec<Arc<Account>>,
+    pub clock: Clock,
+    /// Cancelled when the worker begins to stop: it is not ready any more.
+    pub stopping: CancellationToken,
+}
+
+struct Shown<Q> {
+    admin: Admin<Q>,
+    depths_read: Mutex<Option<Instant>>,
+}
+
+/// Serves until `end`.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve<Q: Queue>(
+    listener: TcpListener,
+    admin: Admin<Q>,
+    end: CancellationToken,
+) -> std::io::Result<()> {
+    let shown = Arc::new(Shown {
+        admin,
+        depths_read: Mutex::new(None),
+    });
+    let router = Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics::<Q>))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready::<Q>))
+        .route(PATH, get(status::<Q>))
+        .with_state(shown);
+    axum::serve(listener, router)
+        .with_graceful_shutdown(end.cancelled_owned())
+        .await
+}
+
+async fn index() -> &'static str {
+    concat!(
+        "postrider ",
+        env!("CARGO_PKG_VERSION"),
+        "\n/metrics\n/healthz\n/readyz\n/api/status\n"
+    )
+}
+
+async fn metrics<Q: Queue>(State(shown): State<Arc<Shown<Q>>>) -> impl IntoResponse {
+    shown.read_depths().await;
+    for account in &shown.admin.accounts {
+        account.observe(&shown.admin.metrics);
+    }
+    let kind = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
+    (kind, shown.admin.metrics.render())
+}
+
+/// Ready once the queues are declared and the worker consumes or stands by.
+async fn ready<Q: Queue>(State(shown): State<Arc<Shown<Q>>>) -> (StatusCode, &'static str) {
+    if shown.admin.stopping.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+    } else if shown.admin.queue.is_up() {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the queue is not reached; nothing is lost meanwhile\n",
+        )
+    }
+}
+
+async fn status<Q: Queue>(State(shown): State<Arc<Shown<Q>>>) -> Json<Status> {
+    let accounts = shown.admin.accounts.iter();
+    Json(Status {
+        accounts: accounts.map(|account| status_of(account)).collect(),
+    })
+}
+
+fn status_of(account: &Account) -> AccountStatus {
+    let quota = account.quota().into_iter();
+    AccountStatus {
+        name: account.name.clone(),
+        owner: account.is_owner(),
+        pauses: account
+            .pauses
+            .list()
+            .into_iter()
+            .map(|pause| PauseStatus {
+                scope: pause.reason.scope().label().into(),
+                reason: pause.reason,
+                since: pause.since,
+                until: pause.until,
+                words: pause.words,
+            })
+            .collect(),
+        quota: quota
+            .filter_map(|(bucket, used)| {
+                let (used, window) = used?;
+                Some(QuotaStatus {
+                    bucket: bucket.label().into(),
+                    limit: window.limit.into(),
+                    window_s: window.window.as_secs_f64(),
+                    used: used.into(),
+                })
+            })
+            .collect(),
+        in_flight: u64::try_from(account.in_flight()).unwrap_or(0),
+    }
+}
+
+impl<Q: Queue> Shown<Q> {
+    /// Brings the depths up to date. Scrapers that come meanwhile wait for the same answer.
+    async fn read_depths(&self) {
+        let mut read = self.depths_read.lock().await;
+        if read.is_some_and(|read| read.elapsed() < DEPTHS_EVERY) {
+            return;
+        }
+        *read = Some(Instant::now());
+        match tokio::time::timeout(DEPTHS_TIMEOUT, self.admin.queue.depths()).await {
+            Ok(Ok(depths)) => {
+                let now = self.admin.clock.now();
+                for depth in depths {
+                    let age = depth.oldest.map(|oldest| until(oldest, now));
+                    self.admin.metrics.queue(&depth.queue, depth.messages, age);
+                }
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "cannot read the queue's depths"),
+            Err(_) => tracing::debug!("the queue does not tell its depths in time"),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What others may see of an account while it is dispatched.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::config::WindowConfig;
+use crate::message::AccountName;
+use crate::metrics::Metrics;
+use crate::pause::Pauses;
+use crate::quota::{Bucket, RateLimiter};
+
+/// What others may see of an account while it is dispatched.
+#[derive(Debug)]
+pub struct Account {
+    pub name: AccountName,
+    pub pauses: Pauses,
+    owner: AtomicBool,
+    in_flight: AtomicI64,
+    limiters: Mutex<Option<Limiters>>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Limiters {
+    pub(super) send: Arc<RateLimiter>,
+    pub(super) api: Arc<RateLimiter>,
+}
+
+impl Account {
+    pub(super) fn new(name: AccountName) -> Self {
+        Self {
+            name,
+            pauses: Pauses::default(),
+            owner: AtomicBool::new(false),
+            in_flight: AtomicI64::new(0),
+            limiters: Mutex::new(None),
+        }
+    }
+
+    /// A term of ownership begins.
+    pub(super) fn owned(&self, limiters: Limiters) {
+        *self.lock() = Some(limiters);
+        self.owner.store(true, Ordering::Relaxed);
+    }
+
+    /// A term of ownership ends.
+    pub(super) fn given_up(&self) {
+        self.owner.store(false, Ordering::Relaxed);
+    }
+
+    pub(super) fn flying(&self, change: i64) {
+        self.in_flight.fetch_add(change, Ordering::Relaxed);
+    }
+
+    /// Whether this worker dispatches the account (otherwise it stands by).
+    #[must_use]
+    pub fn is_owner(&self) -> bool {
+        self.owner.load(Ordering::Relaxed)
+    }
+
+    /// Calls under way.
+    #[must_use]
+    pub fn in_flight(&self) -> i64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Brings the gauges up to date.
+    pub fn observe(&self, metrics: &Metrics) {
+        metrics.pauses(&self.name, &self.pauses.list());
+        for (bucket, used) in self.quota() {
+            let (limit, ratio) = match used {
+                Some((used, window)) => (window.limit, f64::from(used) / f64::from(window.limit)),
+                None => (0, 0.0),
+            };
+            metrics.quota(&self.name, bucket, limit, ratio);
+        }
+    }
+
+    /// Calls in the last window and its limit, for each bucket; `None` without a ceiling.
+    #[must_use]
+    pub fn quota(&self) -> Vec<(Bucket, Option<(u32, WindowConfig)>)> {
+        match self.lock().as_ref() {
+            Some(limiters) => vec![
+                (Bucket::Send, limiters.send.used()),
+                (Bucket::Api, limiters.api.used()),
+            ],
+            None => Vec::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Limiters>> {
+        self.limiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,194 @@
+//! The loop of one lane: an open gate, a permit, a token, and only then a delivery.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::{Dispatcher, QUEUE_ERROR_WAIT, pause_for, sleep_until};
+use crate::outcome::Disposition;
+use crate::pause::Gate;
+use crate::provider::Provider;
+use crate::queue::{Delivery, Intake, Lane, Lease, Queue, QueueError};
+use crate::quota::{RateLimiter, Token};
+
+/// How long prefetched messages are held through a pause. Then they go back to the queue, far
+/// ahead of the broker's 30 minutes.
+const HOLD_MAX: Duration = Duration::from_secs(20);
+/// Messages prefetched for each call that may be in flight: enough to never wait for the broker.
+const PREFETCH_PER_PERMIT: u16 = 4;
+/// The most messages a lane prefetches: what bounds memory.
+const PREFETCH_MAX: u16 = 500;
+
+/// What a lane holds for its next call.
+struct Turn<'a, Q: Queue> {
+    lane: Lane,
+    limiter: &'a Arc<RateLimiter>,
+    permits: Arc<Semaphore>,
+    intake: Option<Q::Intake>,
+    permit: Option<OwnedSemaphorePermit>,
+    token: Option<Token>,
+    /// The one message that may go out through a pause is ours to send.
+    trial: bool,
+}
+
+impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
+    /// Receives from one lane until the term ends.
+    pub(super) async fn lane(
+        self: &Arc<Self>,
+        lane: Lane,
+        lease: &Lease,
+        limiter: &Arc<RateLimiter>,
+        term: &CancellationToken,
+        calls: &TaskTracker,
+    ) {
+        let mut turn = Turn {
+            lane,
+            limiter,
+            permits: Arc::new(Semaphore::new(self.settings.concurrency.into())),
+            intake: None,
+            permit: None,
+            token: None,
+            trial: false,
+        };
+        loop {
+            let delivery = tokio::select! {
+                biased;
+                () = term.cancelled() => break,
+                delivery = self.next(&mut turn) => delivery,
+            };
+            let delivery = match delivery {
+                Ok(delivery) => delivery,
+                Err(error) => {
+                    tracing::warn!(account = %self.account.name, lane = lane.as_str(), %error, hint = error.hint(), "cannot receive");
+                    turn.intake = None;
+                    pause_for(term, QUEUE_ERROR_WAIT).await;
+                    continue;
+                }
+            };
+            if lease.holds(Instant::now()) {
+                self.start(delivery, &mut turn, calls).await;
+            } else {
+                self.settle(delivery, Disposition::Release, "lease ran out")
+                    .await;
+            }
+        }
+        if let Some(token) = &turn.token {
+            limiter.give_back(token);
+        }
+    }
+
+    /// The next delivery, with everything in hand that its call needs.
+    async fn next(&self, turn: &mut Turn<'_, Q>) -> Result<Delivery, QueueError> {
+        loop {
+            self.pass_gate(turn).await;
+            if turn.permit.is_none() {
+                let permit = Arc::clone(&turn.permits).acquire_owned().await;
+                turn.permit = permit.ok();
+                continue; // The wait may have been long: look at the gate again.
+            }
+            if turn.token.is_none() {
+                let began = Instant::now();
+                turn.token = Some(turn.limiter.token().await);
+                self.metrics.quota_waited(began.elapsed());
+                continue;
+            }
+            if turn.intake.is_none() {
+                let prefetch = self
+                    .settings
+                    .concurrency
+                    .saturating_mul(PREFETCH_PER_PERMIT)
+                    .min(PREFETCH_MAX);
+                let account = &self.account.name;
+                turn.intake = Some(self.queue.open(account, turn.lane, prefetch).await?);
+            }
+            let Some(intake) = turn.intake.as_mut() else {
+                continue;
+            };
+            let mut changes = self.account.pauses.watch();
+            tokio::select! {
+                biased;
+                _ = changes.changed() => {}
+                delivery = intake.receive() => return delivery,
+            }
+        }
+    }
+
+    /// Waits until the lane may go on: the gate is open, or the one trial is ours.
+    async fn pass_gate(&self, turn: &mut Turn<'_, Q>) {
+        let shut_since = Instant::now();
+        loop {
+            let mut changes = self.account.pauses.watch();
+            let until = match self.account.pauses.gate(turn.lane) {
+                Gate::Open => {
+                    turn.trial = false;
+                    return;
+                }
+                _ if turn.trial => return,
+                Gate::Trial => {
+                    turn.trial = self.account.pauses.take_trial(turn.lane);
+                    continue;
+                }
+                Gate::Shut { until } => until,
+            };
+            let hold_end = shut_since + HOLD_MAX;
+            if turn.intake.is_some() && Instant::now() >= hold_end {
+                turn.intake = None;
+            }
+            let hold_end = turn.intake.is_some().then_some(hold_end);
+            let wake = until.into_iter().chain(hold_end).min();
+            tokio::select! {
+                biased;
+                _ = changes.changed() => {}
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// Sets the call off. What needs none is settled without spending the token.
+    async fn start(
+        self: &Arc<Self>,
+        delivery: Delivery,
+        turn: &mut Turn<'_, Q>,
+        calls: &TaskTracker,
+    ) {
+        let this = Arc::clone(self);
+        let settled = match turn.lane {
+            Lane::Sends => match self.examine(delivery) {
+                Ok(ready) => {
+                    let permit = self.spend(turn).await;
+                    calls.spawn(async move { this.attempt(ready, permit).await });
+                    return;
+                }
+                Err(settled) => settled,
+            },
+            Lane::Results => match self.examine_follow_up(delivery) {
+                Ok(ready) => {
+                    let permit = self.spend(turn).await;
+                    calls.spawn(async move { this.follow_up(ready, permit).await });
+                    return;
+                }
+                Err(settled) => settled,
+            },
+        };
+        let permit = turn.permit.take();
+        calls.spawn(async move {
+            this.settle(settled.delivery, settled.disposition, &settled.id)
+                .await;
+            drop(permit);
+        });
+    }
+
+    /// Spends the token of a turn and counts the call; its permit goes with the call.
+    async fn spend(&self, turn: &mut Turn<'_, Q>) -> Option<OwnedSemaphorePermit> {
+        if let Some(token) = turn.token.take() {
+            turn.limiter.spend(token).await;
+        }
+        turn.trial = false;
+        self.count_call();
+        turn.permit.take()
+    }
+}

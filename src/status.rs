@@ -1,0 +1,54 @@
+//! What a running worker tells of itself: `GET /api/status` of its admin server, read by
+//! `postrider queue`.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::message::AccountName;
+use crate::outcome::{PauseReason, Words};
+
+/// Where a worker answers.
+pub const PATH: &str = "/api/status";
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub accounts: Vec<AccountStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AccountStatus {
+    pub name: AccountName,
+    /// It holds the account's lease; else it stands by.
+    pub owner: bool,
+    /// Why nothing is sent now; empty when all is well.
+    pub pauses: Vec<PauseStatus>,
+    pub quota: Vec<QuotaStatus>,
+    /// Calls to HubSpot under way.
+    pub in_flight: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PauseStatus {
+    /// `account` or `provider`.
+    pub scope: String,
+    pub reason: PauseReason,
+    pub since: Timestamp,
+    /// When it ends or is tried again; `None` when nobody can say.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
+    /// HubSpot's own words that led to it.
+    #[serde(default)]
+    pub words: Words,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QuotaStatus {
+    /// `send`, `api` or `daily`.
+    pub bucket: String,
+    /// Calls in one window.
+    pub limit: u64,
+    /// The window's length in seconds.
+    pub window_s: f64,
+    /// Calls in the window that ends now.
+    pub used: u64,
+}

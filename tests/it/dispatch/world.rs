@@ -1,0 +1,250 @@
+//! One account under test: the memory queue on one side, a scripted `HubSpot` on the other.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use postrider::clock::Clock;
+use postrider::config::{QuotaConfig, RetryConfig};
+use postrider::dispatch::{Account, Dispatcher, Parts, Settings};
+use postrider::message::{AccountName, Parcel, Priority, SendRequest};
+use postrider::metrics::Metrics;
+use postrider::outcome::{
+    Accepted, DeadReason, Failure, FailureClass, LookUp, Outcome, PauseReason, Scope, Words,
+};
+use postrider::provider::{Portal, Probe, Provider};
+use postrider::queue::Queue;
+use postrider::queue::memory::MemoryQueue;
+use postrider::retry::RetryPolicy;
+use postrider::story::Story;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// One call that reached the scripted HubSpot.
+#[derive(Clone, Debug)]
+pub(super) struct Call {
+    pub(super) at: Duration,
+    pub(super) send_id: String,
+}
+
+pub(super) type Results = dyn Fn(&str, usize) -> LookUp + Send + Sync;
+pub(super) type Script = dyn Fn(&str, usize, Duration) -> Outcome + Send + Sync;
+
+/// Answers by a script: the send id, how often that id was tried, and the time since the start.
+pub(super) struct Scripted {
+    pub(super) origin: Instant,
+    pub(super) latency: Duration,
+    pub(super) sends: Box<Script>,
+    pub(super) results: Box<Results>,
+    pub(super) probe: Box<dyn Fn(Duration) -> Probe + Send + Sync>,
+    calls: Mutex<Vec<Call>>,
+    look_ups: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Scripted {
+    pub(super) fn new(
+        sends: impl Fn(&str, usize, Duration) -> Outcome + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            origin: Instant::now(),
+            latency: Duration::from_millis(30),
+            sends: Box::new(sends),
+            results: Box::new(|_, _| LookUp::Sent(Words::default())),
+            probe: Box::new(|_| Probe::Open(Portal::default())),
+            calls: Mutex::default(),
+            look_ups: Mutex::default(),
+        }
+    }
+
+    pub(super) fn calls(&self) -> Vec<Call> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    pub(super) fn tries(&self, send_id: &str) -> usize {
+        self.calls()
+            .iter()
+            .filter(|call| call.send_id == send_id)
+            .count()
+    }
+}
+
+#[derive(Clone)]
+pub(super) struct Shared(Arc<Scripted>);
+
+impl Provider for Shared {
+    async fn send(&self, _: &SendRequest, send_id: &str) -> Outcome {
+        let at = self.0.origin.elapsed();
+        let nth = {
+            let mut calls = self.0.calls.lock().unwrap();
+            calls.push(Call {
+                at,
+                send_id: send_id.to_owned(),
+            });
+            calls.iter().filter(|call| call.send_id == send_id).count()
+        };
+        tokio::time::sleep(self.0.latency).await;
+        (self.0.sends)(send_id, nth, at)
+    }
+
+    async fn look_up(&self, status_id: &str) -> LookUp {
+        let nth = {
+            let mut look_ups = self.0.look_ups.lock().unwrap();
+            let nth = look_ups.entry(status_id.to_owned()).or_default();
+            *nth += 1;
+            *nth
+        };
+        tokio::time::sleep(self.0.latency).await;
+        (self.0.results)(status_id, nth)
+    }
+
+    async fn probe(&self) -> Probe {
+        (self.0.probe)(self.0.origin.elapsed())
+    }
+}
+
+pub(super) fn accepted(send_id: &str) -> Outcome {
+    Outcome::Accepted(Accepted {
+        status_id: Some(format!("status-of-{send_id}")),
+        words: Words::default(),
+    })
+}
+
+pub(super) fn failure(class: FailureClass, scope: Scope, pause: Option<PauseReason>) -> Failure {
+    Failure {
+        class,
+        scope,
+        pause,
+        retry_after: None,
+        words: Words::default(),
+        hint: "as the test says".into(),
+    }
+}
+
+pub(super) fn down() -> Failure {
+    failure(FailureClass::Transient, Scope::Provider, None)
+}
+
+pub(super) fn unauthorized() -> Failure {
+    failure(
+        FailureClass::Halted,
+        Scope::Account,
+        Some(PauseReason::Unauthorized),
+    )
+}
+
+/// One account under test.
+pub(super) struct World {
+    pub(super) queue: MemoryQueue,
+    pub(super) hubspot: Arc<Scripted>,
+    metrics: Metrics,
+    pub(super) account: Arc<Account>,
+    stop: CancellationToken,
+    running: tokio::task::JoinHandle<Result<(), postrider::queue::QueueError>>,
+    pub(super) clock: Clock,
+}
+
+pub(super) fn settings() -> Settings {
+    Settings {
+        quota: QuotaConfig {
+            send: None,
+            api: None,
+            daily: None,
+        },
+        results: 1.0,
+        concurrency: 8,
+        portal_id: None,
+    }
+}
+
+pub(super) async fn start(hubspot: Scripted, settings: Settings, requests: usize) -> World {
+    let clock = Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap());
+    let name = AccountName::default();
+    let queue = MemoryQueue::new(clock, "postrider", [name.clone()]);
+    let hubspot = Arc::new(hubspot);
+    let metrics = Metrics::new();
+    let dispatcher = Arc::new(Dispatcher::new(Parts {
+        account: name,
+        settings,
+        queue: queue.clone(),
+        provider: Shared(Arc::clone(&hubspot)),
+        clock,
+        retry: RetryPolicy::new(RetryConfig::default()),
+        metrics: metrics.clone(),
+        seed: 7,
+    }));
+    let account = dispatcher.account();
+    let stop = CancellationToken::new();
+    for n in 0..requests {
+        queue.publish(parcel(&format!("m-{n}"), "")).await.unwrap();
+    }
+    let running = tokio::spawn(dispatcher.run(stop.clone()));
+    World {
+        queue,
+        hubspot,
+        metrics,
+        account,
+        stop,
+        running,
+        clock,
+    }
+}
+
+pub(super) fn parcel(id: &str, dispatch: &str) -> Parcel {
+    let body = format!(
+        r#"{{"emailId": 7, "message": {{"to": "ada@example.com", "sendId": "{id}"}}{dispatch}}}"#
+    );
+    Parcel {
+        body: Bytes::from(body),
+        message_id: None,
+        account: AccountName::default(),
+        priority: Priority::Normal,
+        story: Story::default(),
+    }
+}
+
+impl World {
+    /// Lets time pass until nothing stands anywhere but among the dead, at most `limit`.
+    pub(super) async fn drained(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        loop {
+            let standing = self.queue.standing();
+            if standing.ready.is_empty()
+                && standing.waiting.is_empty()
+                && standing.in_hand.is_empty()
+            {
+                return;
+            }
+            let left = [
+                standing.ready.len(),
+                standing.waiting.len(),
+                standing.in_hand.len(),
+            ];
+            assert!(
+                Instant::now() < deadline,
+                "ready, waiting, in hand: {left:?}"
+            );
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    pub(super) fn dead(&self) -> Vec<(String, DeadReason)> {
+        let dead = self.queue.standing().dead;
+        dead.into_iter()
+            .map(|letter| letter.story.death.unwrap())
+            .map(|death| (death.key, death.reason))
+            .collect()
+    }
+
+    pub(super) fn metric(&self, line: &str) -> u64 {
+        self.account.observe(&self.metrics);
+        let text = self.metrics.render();
+        let found = text.lines().find_map(|l| l.strip_prefix(line));
+        found.map_or(0, |value| value.trim().parse().unwrap())
+    }
+
+    pub(super) async fn end(self) {
+        self.stop.cancel();
+        self.running.await.unwrap().unwrap();
+    }
+}
