@@ -18,6 +18,8 @@ mod hand;
 mod intake;
 mod schema;
 mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fs::{File, TryLockError};
@@ -97,6 +99,7 @@ impl SqliteQueue {
         })
         .await?;
         let hand = Arc::new(Hand::default());
+        let store = Arc::new(Mutex::new(opened.store));
         let watcher = opened.watched.map(|store| {
             let end = CancellationToken::new();
             tokio::spawn(
@@ -107,7 +110,7 @@ impl SqliteQueue {
         });
         Ok(Self {
             shared: Arc::new(Shared {
-                writer: Writer::start(opened.store, path.clone(), clock, Arc::clone(&hand)),
+                writer: Writer::start(store, path.clone(), clock, Arc::clone(&hand)),
                 path,
                 prefix: prefix.into(),
                 clock,
@@ -220,7 +223,7 @@ impl Queue for SqliteQueue {
         self.read(move |store| store.depths(&prefix, now)).await
     }
 
-    /// Whether the file could be written at the last try.
+    /// Whether the file takes what became of deliveries.
     fn is_up(&self) -> bool {
         !*self.shared.hand.stuck.borrow()
     }

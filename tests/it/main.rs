@@ -7,7 +7,6 @@
     clippy::cast_possible_truncation,
     reason = "a test may stop at once"
 )]
-
 mod amqp;
 mod clients;
 mod config;
@@ -16,4 +15,5 @@ mod dispatch;
 mod hubspot;
 mod request;
 mod sandbox;
+mod sqlite;
 mod support;

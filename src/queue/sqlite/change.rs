@@ -9,6 +9,9 @@ use crate::message::{AccountName, Parcel, Priority};
 use crate::outcome::Disposition;
 use crate::story::Story;
 
+/// As much as the longest stories take: an attempt has some hundred bytes, and twenty are kept.
+const ROOM_BYTES: i64 = 64 * 1024;
+
 #[derive(Debug)]
 pub(super) enum Change {
     Publish(Box<Parcel>),
@@ -24,7 +27,7 @@ pub(super) enum Change {
     Discard {
         letter: i64,
     },
-    /// Shows that the file can be written.
+    /// Shows that there is room for [`ROOM_BYTES`] again.
     Probe,
     /// The worker ends in order.
     Close,
@@ -56,8 +59,15 @@ impl Change {
             } => settle(transaction, *number, disposition, now),
             Self::Replay { letter, parcel } => replay(transaction, *letter, parcel, now),
             Self::Discard { letter } => discard(transaction, *letter),
-            Self::Probe => mark(transaction, "UPDATE worker SET probed_at = ?1", now),
-            Self::Close => mark(transaction, "UPDATE worker SET closed_at = ?1", now),
+            Self::Probe => mark(
+                transaction,
+                "UPDATE worker SET room = zeroblob(?1)",
+                ROOM_BYTES,
+            ),
+            Self::Close => {
+                let sql = "UPDATE worker SET closed_at = ?1";
+                mark(transaction, sql, now.as_millisecond())
+            }
         }
     }
 }
@@ -230,10 +240,8 @@ fn remove(transaction: &Transaction<'_>, number: i64) -> Made {
     Ok(one(transaction.prepare_cached(sql)?.execute([number])?))
 }
 
-fn mark(transaction: &Transaction<'_>, sql: &str, now: Timestamp) -> Made {
-    Ok(one(transaction
-        .prepare_cached(sql)?
-        .execute([now.as_millisecond()])?))
+fn mark(transaction: &Transaction<'_>, sql: &str, value: i64) -> Made {
+    Ok(one(transaction.prepare_cached(sql)?.execute([value])?))
 }
 
 /// A row that is gone was settled before, or replayed by another process.

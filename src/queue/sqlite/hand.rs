@@ -13,8 +13,8 @@ pub(super) struct Hand {
     held: Mutex<Held>,
     /// Moves whenever something may have become ready.
     pub(super) changed: watch::Sender<u64>,
-    /// The file could not be written at the last try. Nothing is handed out meanwhile: what became
-    /// of it could not be kept.
+    /// What a delivery was settled to could not be written. Nothing is handed out until the file
+    /// takes changes again: no call should be made whose outcome cannot be kept.
     pub(super) stuck: watch::Sender<bool>,
 }
 
@@ -77,10 +77,6 @@ impl Hand {
 }
 
 impl Held {
-    pub(super) fn len(&self) -> usize {
-        self.in_hand.len()
-    }
-
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }

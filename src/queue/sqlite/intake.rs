@@ -126,9 +126,8 @@ impl Place {
         if held.is_closed() {
             return Ok(Found::Closed);
         }
-        // All that is in hand may stand before the first that is not.
-        let numbers = store.next(&self.account, self.lane, held.len() + 1, now)?;
-        let Some(number) = numbers.into_iter().find(|number| held.is_free(*number)) else {
+        let is_free = |number| held.is_free(number);
+        let Some(number) = store.next(&self.account, self.lane, now, is_free)? else {
             return store
                 .next_due(&self.account, self.lane, now)
                 .map(Found::NothingUntil);

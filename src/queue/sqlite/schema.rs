@@ -1,9 +1,12 @@
 //! The form of the file: how a connection is set up, and how tables come to be.
 
+use std::fs::{File, OpenOptions};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use tempfile::TempDir;
 
 use super::super::QueueError;
 
@@ -21,7 +24,7 @@ const STATEMENTS_CACHED: usize = 32;
 /// `due` is 0 for what never had to wait, else milliseconds of Unix time. `priority` is the index
 /// into `Priority::ALL`, kept in the results lane too, for a retry to return by. Numbers are never
 /// used twice, since what is in hand is remembered by number. `closed_at` is 0 before the first
-/// worker, and null while one runs or after one that died.
+/// worker, and null while one runs or after one that died. `room` is what a probe writes.
 const TABLES: &str = "
 CREATE TABLE account (
     name TEXT PRIMARY KEY
@@ -38,7 +41,7 @@ CREATE TABLE message (
     story TEXT NOT NULL,
     body BLOB NOT NULL
 ) STRICT;
-CREATE INDEX message_by_turn ON message (account, lane, priority, due, number);
+CREATE INDEX message_by_turn ON message (account, lane, priority, due, number, published);
 
 CREATE TABLE dead (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -52,10 +55,12 @@ CREATE TABLE dead (
     body BLOB NOT NULL
 ) STRICT;
 
+CREATE INDEX dead_by_reason ON dead (reason, account, published);
+
 CREATE TABLE worker (
     only INTEGER PRIMARY KEY CHECK (only = 1),
     closed_at INTEGER,
-    probed_at INTEGER
+    room BLOB
 ) STRICT;
 INSERT INTO worker (only, closed_at) VALUES (1, 0);
 ";
@@ -63,26 +68,102 @@ INSERT INTO worker (only, closed_at) VALUES (1, 0);
 /// A connection to the queue in `path`, which is made when there is none.
 pub(super) fn connect(path: &Path) -> Result<Connection, QueueError> {
     let place = path.display().to_string();
-    let fault = |error: rusqlite::Error| fault(&place, &error);
     check_folder(path)?;
-    // NO_MUTEX: each connection is used by one thread at a time, which Rust's borrows prove.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags).map_err(fault)?;
-    connection.busy_timeout(BUSY_WAIT).map_err(fault)?;
-    connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
-    // Looked at before anything is written: a file that is not ours stays as it is.
-    match recognise(&connection, &place)? {
-        Form::Ours => {}
-        Form::Empty => create(&mut connection, &place)?,
+    if is_missing(path) {
+        make(path)?;
     }
-    // FULL: a commit is on the disk before anybody is told of it.
-    connection
-        .pragma_update(None, "synchronous", "FULL")
-        .and_then(|()| connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT))
-        .map_err(fault)?;
+    // NO_MUTEX: each connection is used by one thread at a time, which Rust's borrows prove.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection =
+        Connection::open_with_flags(path, flags).map_err(|error| fault(&place, &error))?;
+    set_up(&connection).map_err(|error| fault(&place, &error))?;
+    // Before anything is written: a file that is not ours stays as it is.
+    recognise(&connection, &place)?;
     Ok(connection)
+}
+
+fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_WAIT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
+    // FULL: a commit is on the disk before anybody is told of it.
+    connection.pragma_update(None, "synchronous", "FULL")
+}
+
+fn recognise(connection: &Connection, place: &str) -> Result<(), QueueError> {
+    let number = |pragma: &str| {
+        connection
+            .pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
+            .map_err(|error| fault(place, &error))
+    };
+    match (number("application_id")?, number("user_version")?) {
+        (APPLICATION_ID, VERSION) => Ok(()),
+        (APPLICATION_ID, found) => Err(QueueError::Newer {
+            place: place.to_owned(),
+            found,
+            known: VERSION,
+        }),
+        _ => Err(QueueError::Damaged {
+            place: place.to_owned(),
+            why: "it is another program's database".to_owned(),
+        }),
+    }
+}
+
+/// An empty file counts as none.
+fn is_missing(path: &Path) -> bool {
+    std::fs::metadata(path).map_or_else(
+        |error| error.kind() == ErrorKind::NotFound,
+        |meta| meta.is_file() && meta.len() == 0,
+    )
+}
+
+/// Makes the file aside and moves it into its place, so that nobody ever sees half of one. Two
+/// processes may come at once: the folder's lock lets one of them do it.
+fn make(path: &Path) -> Result<(), QueueError> {
+    let place = path.display().to_string();
+    let folder = folder_of(path);
+    let io_fault = |error: std::io::Error| {
+        let place = place.clone();
+        if error.kind() == ErrorKind::StorageFull {
+            return QueueError::Full { place };
+        }
+        let why = format!("it cannot be made: {error}");
+        QueueError::Unreachable { place, why }
+    };
+    let lock = File::open(folder).map_err(io_fault)?;
+    lock.lock().map_err(io_fault)?;
+    if !is_missing(path) {
+        return Ok(());
+    }
+    let nest = TempDir::new_in(folder).map_err(io_fault)?;
+    let new = nest.path().join("queue.db");
+    private(&new).map_err(io_fault)?;
+    fill(&new).map_err(|error| fault(&place, &error))?;
+    std::fs::rename(&new, path)
+        .and_then(|()| lock.sync_all())
+        .map_err(io_fault)
+}
+
+/// A new file that its owner alone can read, since it will hold addresses. SQLite gives the files
+/// beside it the same permissions.
+fn private(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+fn fill(path: &Path) -> rusqlite::Result<()> {
+    let connection = Connection::open(path)?;
+    // Kept in the file: readers and the writer do not wait for one another.
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.execute_batch(TABLES)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", VERSION)?;
+    // Moves the log into the file, and removes it.
+    connection.close().map_err(|(_, error)| error)
 }
 
 /// What an SQLite error means to whoever runs the queue.
@@ -109,64 +190,9 @@ pub(super) fn fault(place: &str, error: &rusqlite::Error) -> QueueError {
     }
 }
 
-enum Form {
-    Ours,
-    Empty,
-}
-
-fn recognise(connection: &Connection, place: &str) -> Result<Form, QueueError> {
-    let number = |pragma: &str| {
-        connection
-            .pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
-            .map_err(|error| fault(place, &error))
-    };
-    match (number("application_id")?, number("user_version")?) {
-        (APPLICATION_ID, VERSION) => Ok(Form::Ours),
-        (APPLICATION_ID, found) => Err(QueueError::Newer {
-            place: place.to_owned(),
-            found,
-            known: VERSION,
-        }),
-        (0, 0) if is_empty(connection).map_err(|error| fault(place, &error))? => Ok(Form::Empty),
-        _ => Err(QueueError::Damaged {
-            place: place.to_owned(),
-            why: "it is another program's database".to_owned(),
-        }),
-    }
-}
-
-fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| {
-        row.get(0)
-    })
-}
-
-fn create(connection: &mut Connection, place: &str) -> Result<(), QueueError> {
-    let fault = |error: rusqlite::Error| fault(place, &error);
-    connection
-        .pragma_update(None, "journal_mode", "WAL")
-        .map_err(fault)?;
-    let transaction = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(fault)?;
-    // Another process may have made them while this one waited.
-    if matches!(recognise(&transaction, place)?, Form::Ours) {
-        return Ok(());
-    }
-    transaction
-        .execute_batch(TABLES)
-        .and_then(|()| transaction.pragma_update(None, "application_id", APPLICATION_ID))
-        .and_then(|()| transaction.pragma_update(None, "user_version", VERSION))
-        .and_then(|()| transaction.commit())
-        .map_err(fault)
-}
-
 /// SQLite only says "unable to open database file".
 pub(super) fn check_folder(path: &Path) -> Result<(), QueueError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     if folder.is_dir() {
         return Ok(());
     }
@@ -174,4 +200,11 @@ pub(super) fn check_folder(path: &Path) -> Result<(), QueueError> {
         place: path.display().to_string(),
         why: format!("there is no folder {}", folder.display()),
     })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }

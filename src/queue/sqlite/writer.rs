@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::MissedTickBehavior;
 
 use super::super::QueueError;
 use super::change::Change;
@@ -41,13 +42,14 @@ struct Desk {
 }
 
 impl Writer {
-    pub(super) fn start(store: Store, place: PathBuf, clock: Clock, hand: Arc<Hand>) -> Self {
+    pub(super) fn start(
+        store: Arc<Mutex<Store>>,
+        place: PathBuf,
+        clock: Clock,
+        hand: Arc<Hand>,
+    ) -> Self {
         let (orders, incoming) = mpsc::channel(ORDERS_MAX);
-        let desk = Desk {
-            store: Arc::new(Mutex::new(store)),
-            clock,
-            hand,
-        };
+        let desk = Desk { store, clock, hand };
         tokio::spawn(desk.run(incoming));
         Self { orders, place }
     }
@@ -74,53 +76,42 @@ impl Writer {
 impl Desk {
     async fn run(self, mut incoming: mpsc::Receiver<Order>) {
         let mut orders = Vec::with_capacity(BATCH_MAX);
+        let mut probe = tokio::time::interval(PROBE_EVERY);
+        probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let stuck = *self.hand.stuck.borrow();
             tokio::select! {
                 biased;
+                // First, for producers may never let the orders run dry.
+                _ = probe.tick(), if stuck => self.probe().await,
                 count = incoming.recv_many(&mut orders, BATCH_MAX) => {
-                    if count == 0 {
+                    let closes = orders.iter().any(|order| matches!(order.change, Change::Close));
+                    self.carry_out(std::mem::take(&mut orders)).await;
+                    if closes || count == 0 {
                         return;
                     }
+                    if !stuck {
+                        probe.reset();
+                    }
                 }
-                () = tokio::time::sleep(PROBE_EVERY), if stuck => {
-                    let (done, _) = oneshot::channel();
-                    orders.push(Order { change: Change::Probe, done });
-                }
-            }
-            let closes = orders
-                .iter()
-                .any(|order| matches!(order.change, Change::Close));
-            self.carry_out(std::mem::take(&mut orders)).await;
-            if closes {
-                return;
             }
         }
     }
 
     async fn carry_out(&self, orders: Vec<Order>) {
-        let (store, now) = (Arc::clone(&self.store), self.clock.now());
         let (changes, waiting): (Vec<_>, Vec<_>) = orders
             .into_iter()
             .map(|order| (order.change, order.done))
             .unzip();
         let settled: Vec<Option<i64>> = changes.iter().map(Change::settles).collect();
-        let made = tokio::task::spawn_blocking(move || {
-            let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
-            store.make(&changes.iter().collect::<Vec<_>>(), now)
-        })
-        .await;
-        // Only when the runtime ends; then nobody waits for the answers either.
-        let Ok(made) = made else { return };
-        let stuck = made
-            .iter()
-            .filter_map(|made| made.as_ref().err())
-            .any(is_stuck);
-        self.note(stuck, made.iter().find_map(|made| made.as_ref().err()));
+        let made = self.make(changes).await;
         for ((made, done), settled) in made.into_iter().zip(waiting).zip(settled) {
             match (settled, &made) {
                 (Some(number), Ok(()) | Err(QueueError::Lost)) => self.hand.forget(number),
-                (Some(number), Err(_)) => self.hand.give_back(number, true),
+                (Some(number), Err(error)) => {
+                    self.stick(error);
+                    self.hand.give_back(number, true);
+                }
                 (None, _) => {}
             }
             // Whoever asked may have gone; the change is made all the same.
@@ -129,20 +120,38 @@ impl Desk {
         self.hand.wake();
     }
 
-    /// Says once that the file cannot be written, and once that it can again.
-    fn note(&self, stuck: bool, error: Option<&QueueError>) {
-        let before = self.hand.stuck.send_replace(stuck);
-        match (before, stuck, error) {
-            (false, true, Some(error)) => {
-                tracing::error!(%error, hint = error.hint(), "queue.stuck: {error}");
-            }
-            (true, false, _) => tracing::info!("queue.writable: the queue takes changes again"),
-            _ => {}
+    async fn probe(&self) {
+        if self
+            .make(vec![Change::Probe])
+            .await
+            .iter()
+            .all(Result::is_ok)
+        {
+            tracing::info!("queue.writable: the queue takes changes again");
+            self.hand.stuck.send_replace(false);
         }
     }
-}
 
-/// Whether the file itself refuses, rather than what was asked of it.
-fn is_stuck(error: &QueueError) -> bool {
-    !matches!(error, QueueError::Lost | QueueError::Unroutable { .. })
+    /// What a delivery was settled to could not be kept: nothing is handed out until it could.
+    fn stick(&self, error: &QueueError) {
+        if !self.hand.stuck.send_replace(true) {
+            tracing::error!(hint = error.hint(), "queue.stuck: dispatch rests: {error}");
+        }
+    }
+
+    async fn make(&self, changes: Vec<Change>) -> Vec<Result<(), QueueError>> {
+        let (store, now, count) = (Arc::clone(&self.store), self.clock.now(), changes.len());
+        let made = tokio::task::spawn_blocking(move || {
+            let mut store = store.lock().unwrap_or_else(PoisonError::into_inner);
+            store.make(&changes.iter().collect::<Vec<_>>(), now)
+        });
+        made.await.unwrap_or_else(|error| {
+            let failed = |_| {
+                Err(QueueError::NotTaken {
+                    why: format!("the writer stopped: {error}"),
+                })
+            };
+            (0..count).map(failed).collect()
+        })
+    }
 }
