@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -18,10 +18,6 @@ use super::server::{Shared, plain};
 use super::status::SEND_RESULTS;
 
 const PAGE: &str = include_str!("page.html");
-/// The page loads nothing from anywhere and talks to this server only.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \
-     script-src 'unsafe-inline'; connect-src 'self'; base-uri 'none'; form-action 'none'; \
-     frame-ancestors 'none'";
 /// Mails of one answer: as many as were not asked for, and at most.
 const MAILS_DEFAULT: usize = 100;
 const MAILS_MAX: usize = 10_000;
@@ -39,19 +35,21 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/_sandbox/reset", post(reset))
 }
 
+/// The page loads nothing from anywhere, talks to this server only, and runs no script but its own.
 async fn page() -> Response {
-    let mut response = Response::new(Body::from(PAGE));
-    for (name, value) in [
-        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ] {
-        response
-            .headers_mut()
-            .insert(name, HeaderValue::from_static(value));
-    }
-    response
+    let nonce = uuid::Uuid::new_v4().simple().to_string();
+    let policy = format!(
+        "default-src 'none'; style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; \
+         connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
+    let headers = [
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::CONTENT_TYPE, "text/html; charset=utf-8".to_owned()),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+        (header::REFERRER_POLICY, "no-referrer".to_owned()),
+    ];
+    (headers, PAGE.replace("NONCE", &nonce)).into_response()
 }
 
 async fn stats(State(shared): State<Shared>) -> Response {

@@ -11,7 +11,7 @@ use tokio::process::Command;
 use crate::sandbox::{self, Sandbox};
 
 /// Some seventy emails and as many look-ups, beside other tests.
-const SCRIPT_TIME_MAX: Duration = Duration::from_secs(120);
+const SCRIPT_TIME_MAX: Duration = Duration::from_mins(2);
 
 #[tokio::test]
 async fn the_python_client_understands_every_answer() {

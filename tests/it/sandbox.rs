@@ -181,3 +181,162 @@ async fn tokens_can_be_refused_and_accepted_again() {
         401
     );
 }
+
+#[tokio::test]
+async fn the_page_runs_nothing_but_its_own_script() {
+    let sandbox = start(fast()).await;
+    let mut nonces = Vec::new();
+    for _ in 0..2 {
+        let page = sandbox.http.get(&sandbox.base).send().await.unwrap();
+        let policy = page.headers()["content-security-policy"]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        assert!(
+            policy.contains("default-src 'none'") && !policy.contains("unsafe"),
+            "{policy}"
+        );
+        let nonce = policy
+            .split("'nonce-")
+            .nth(1)
+            .unwrap()
+            .split('\'')
+            .next()
+            .unwrap()
+            .to_owned();
+        let html = page.text().await.unwrap();
+        assert_eq!(html.matches(&format!("nonce=\"{nonce}\"")).count(), 2);
+        assert!(
+            !html.contains("innerHTML"),
+            "an address is data, never markup"
+        );
+        assert!(
+            !html.contains("https://"),
+            "the page works without a network"
+        );
+        nonces.push(nonce);
+    }
+    assert_ne!(nonces[0], nonces[1]);
+}
+
+#[tokio::test]
+async fn faults_are_replaced_while_it_runs() {
+    let sandbox = start(fast()).await;
+    assert_eq!(
+        sandbox.post("/_sandbox/faults", "503=1").await.status(),
+        200
+    );
+    assert_eq!(
+        sandbox
+            .send("ada@example.com", "f-1")
+            .await
+            .unwrap()
+            .status(),
+        503
+    );
+    let refused = sandbox.post("/_sandbox/faults", "cutt=1").await;
+    assert_eq!(refused.status(), 400);
+    assert!(
+        refused
+            .text()
+            .await
+            .unwrap()
+            .contains("did you mean `cut`?")
+    );
+    assert_eq!(
+        sandbox.get("/_sandbox/stats").await["faults"],
+        "503=1",
+        "the old ones stay"
+    );
+    assert_eq!(sandbox.post("/_sandbox/faults", "").await.status(), 200);
+    assert_eq!(
+        sandbox
+            .send("ada@example.com", "f-1")
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+    assert_eq!(sandbox.post("/_sandbox/reset", "").await.status(), 204);
+    assert_eq!(sandbox.get("/_sandbox/stats").await["calls"], 0);
+}
+
+#[tokio::test]
+async fn every_call_is_told_with_its_time() {
+    let options = Options {
+        limit: Some("2/10s".parse().unwrap()),
+        ..fast()
+    };
+    let sandbox = start(options).await;
+    for n in 0..3 {
+        sandbox
+            .send("ada@example.com", &format!("l-{n}"))
+            .await
+            .unwrap();
+    }
+    sandbox.get("/account-info/v3/details").await;
+    let lines = sandbox
+        .http
+        .get(format!("{}/_sandbox/calls", sandbox.base))
+        .send()
+        .await
+        .unwrap();
+    let lines: Vec<Value> = lines
+        .text()
+        .await
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let told: Vec<_> = lines
+        .iter()
+        .map(|line| (line["bucket"].as_str().unwrap(), &line["status"]))
+        .collect();
+    let (ok, over) = (json!(200), json!(429));
+    assert_eq!(
+        told,
+        [("send", &ok), ("send", &ok), ("send", &over), ("api", &ok)]
+    );
+    let at = |line: &Value| line["at"].as_f64().unwrap();
+    assert!(lines.windows(2).all(|pair| at(&pair[0]) <= at(&pair[1])));
+    let stats = sandbox.get("/_sandbox/stats").await;
+    assert_eq!(
+        (&stats["windows"]["send"]["most"], &stats["throttled"]),
+        (&json!(3), &json!(1))
+    );
+}
+
+#[tokio::test]
+async fn a_call_without_an_answer_ends_with_the_sandbox() {
+    let sandbox = start(fast()).await;
+    let waiting = sandbox.send("ada+never@example.com", "n-1");
+    let stop = async {
+        while sandbox.get("/_sandbox/stats").await["never"] != 1 {
+            tokio::task::yield_now().await;
+        }
+        sandbox.shutdown.cancel();
+    };
+    let (answer, ()) = tokio::join!(waiting, stop);
+    let error = answer.unwrap_err();
+    assert!(!error.is_timeout(), "the shutdown cut it: {error:?}");
+}
+
+#[tokio::test]
+async fn latency_is_added_after_the_arrival_was_counted() {
+    let sandbox = start(Options {
+        latency: "200ms".parse().unwrap(),
+        ..fast()
+    })
+    .await;
+    let began = tokio::time::Instant::now();
+    let counted = async {
+        while sandbox.get("/_sandbox/stats").await["calls"] != 1 {
+            tokio::task::yield_now().await;
+        }
+        began.elapsed()
+    };
+    let (answer, counted) = tokio::join!(sandbox.send("ada@example.com", "d-1"), counted);
+    assert_eq!(answer.unwrap().status(), 200);
+    assert!(began.elapsed() >= Duration::from_millis(200));
+    assert!(counted < began.elapsed());
+}
