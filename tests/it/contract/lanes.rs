@@ -1,0 +1,166 @@
+//! Into a lane, and out of it.
+
+use bytes::Bytes;
+use postrider::message::{AccountName, Parcel, Priority};
+use postrider::queue::{Lane, Queue, QueueError};
+
+use super::Backend;
+use super::steps::{
+    DEADLINE, account, complete, name, next, nothing, parcel, published, route, sends, settle,
+    stands, text,
+};
+
+pub async fn a_request_is_received_as_it_came<B: Backend>(backend: B) {
+    let body = br#"{"emailId": 9007199254740993, "message":  {"to":"ada@example.com"}}"#;
+    let parcel = Parcel {
+        body: Bytes::from_static(body),
+        message_id: Some("order-1".into()),
+        priority: Priority::High,
+        ..parcel("")
+    };
+    let before = backend.clock().now();
+    backend.queue().publish(parcel).await.unwrap();
+    let mut intake = sends(&backend).await;
+    let delivery = next(&mut intake).await;
+    assert_eq!(&*delivery.body, body);
+    assert_eq!(delivery.message_id.as_deref(), Some("order-1"));
+    assert_eq!(delivery.account, AccountName::default());
+    assert_eq!(
+        (delivery.lane, delivery.priority),
+        (Lane::Sends, Priority::High)
+    );
+    assert!(!delivery.redelivered);
+    let published = delivery.story.published_at.unwrap();
+    assert!(before <= published && published <= backend.clock().now());
+    assert_eq!((delivery.story.spent, delivery.story.replays), (0, 0));
+    nothing(&mut intake).await;
+}
+
+pub async fn order_is_kept_within_a_priority<B: Backend>(backend: B) {
+    let bodies: Vec<String> = (0..50).map(|n| n.to_string()).collect();
+    for body in &bodies {
+        backend.queue().publish(parcel(body)).await.unwrap();
+    }
+    let mut intake = sends(&backend).await;
+    for body in &bodies {
+        let delivery = next(&mut intake).await;
+        assert_eq!(text(&delivery), body);
+        complete(&backend, delivery).await;
+    }
+}
+
+pub async fn high_goes_before_normal_before_low<B: Backend>(backend: B) {
+    for priority in [Priority::Low, Priority::Normal, Priority::High] {
+        for n in 0..3 {
+            let parcel = Parcel {
+                priority,
+                ..parcel(&format!("{priority}{n}"))
+            };
+            backend.queue().publish(parcel).await.unwrap();
+        }
+    }
+    let mut intake = sends(&backend).await;
+    tokio::time::sleep(B::ARRIVAL).await;
+    let mut order = Vec::new();
+    for _ in 0..9 {
+        let delivery = next(&mut intake).await;
+        order.push(text(&delivery).to_owned());
+        complete(&backend, delivery).await;
+    }
+    let expected = ["high", "normal", "low"].map(|p| [0, 1, 2].map(|n| format!("{p}{n}")));
+    assert_eq!(order, expected.as_flattened());
+}
+
+pub async fn accounts_do_not_mix<B: Backend>(backend: B) {
+    let mut first = sends(&backend).await;
+    let mut second = backend
+        .queue()
+        .open(&account("second"), Lane::Sends, 10)
+        .await
+        .unwrap();
+    let parcel = Parcel {
+        account: account("second"),
+        ..parcel("to the second")
+    };
+    backend.queue().publish(parcel).await.unwrap();
+    let delivery = next(&mut second).await;
+    assert_eq!(delivery.account, account("second"));
+    nothing(&mut first).await;
+}
+
+pub async fn complete_leaves_nothing<B: Backend>(backend: B) {
+    let mut intake = sends(&backend).await;
+    let delivery = published(&backend, &mut intake, "one").await;
+    stands(&backend, &[("send.default.normal", 1)]).await;
+    complete(&backend, delivery).await;
+    stands(&backend, &[]).await;
+    nothing(&mut intake).await;
+}
+
+pub async fn a_routed_request_changes_its_lane<B: Backend>(backend: B) {
+    let mut intake = sends(&backend).await;
+    let mut second = backend
+        .queue()
+        .open(&account("second"), Lane::Sends, 10)
+        .await
+        .unwrap();
+    let delivery = published(&backend, &mut intake, "not mine").await;
+    let route = route(&backend, &delivery, "second");
+    settle(&backend, delivery, route).await;
+    let delivery = next(&mut second).await;
+    assert_eq!(text(&delivery), "not mine");
+    assert_eq!(delivery.message_id.as_deref(), Some("id-not mine"));
+    assert_eq!(
+        (&delivery.account, delivery.priority),
+        (&account("second"), Priority::High)
+    );
+    assert_eq!(delivery.story.death, None);
+    nothing(&mut intake).await;
+    complete(&backend, delivery).await;
+    stands(&backend, &[]).await;
+}
+
+pub async fn an_unknown_account_is_unroutable<B: Backend>(backend: B) {
+    let nowhere = Parcel {
+        account: account("nowhere"),
+        ..parcel("one")
+    };
+    let published = backend.queue().publish(nowhere).await;
+    assert!(
+        matches!(published, Err(QueueError::Unroutable { .. })),
+        "{published:?}"
+    );
+    stands(&backend, &[]).await;
+}
+
+pub async fn depths_name_every_queue<B: Backend>(backend: B) {
+    let before = backend.clock().now();
+    backend.queue().publish(parcel("one")).await.unwrap();
+    stands(&backend, &[("send.default.normal", 1)]).await;
+    let depths = backend.queue().depths().await.unwrap();
+    let mut names: Vec<_> = depths.iter().map(|depth| name(&depth.queue)).collect();
+    names.sort_unstable();
+    let expected = [
+        "dead",
+        "delay",
+        "results.default",
+        "results.second",
+        "send.default.high",
+        "send.default.low",
+        "send.default.normal",
+        "send.second.high",
+        "send.second.low",
+        "send.second.normal",
+    ];
+    assert_eq!(names, expected);
+    // Where the backend knows the age at all, it knows the right one.
+    for oldest in depths.iter().filter_map(|depth| depth.oldest) {
+        assert!(before <= oldest && oldest <= backend.clock().now());
+    }
+}
+
+pub async fn a_lease_is_given<B: Backend>(backend: B) {
+    let account = AccountName::default();
+    let lease = tokio::time::timeout(DEADLINE, backend.queue().lease(&account)).await;
+    assert!(lease.unwrap().unwrap().holds(tokio::time::Instant::now()));
+}
