@@ -4,6 +4,22 @@
 //! [`server`] puts it behind a socket, for `postrider sandbox`, for tests and for producers' own
 //! CI. A simulation calls the same model directly, on its own clock.
 //!
+//! ```
+//! use postrider::sandbox::{Call, Ending, Model, Options};
+//!
+//! let now = "2026-11-22T10:00:00Z".parse()?;
+//! let mut hubspot = Model::new(Options::default(), now);
+//! let reply = hubspot.call(now, &Call {
+//!     method: "POST",
+//!     path: "/marketing/transactional/2026-09/single-email/send",
+//!     query: None,
+//!     authorization: Some("Bearer any"),
+//!     body: br#"{"emailId": 1, "message": {"to": "ada+http503x1@example.com"}}"#,
+//! });
+//! assert!(matches!(reply.ending, Ending::Answer(answer) if answer.status == 503));
+//! # Ok::<(), jiff::Error>(())
+//! ```
+//!
 //! The model follows HubSpot's specs and what was seen of it. Where HubSpot is silent, a comment
 //! says what was chosen.
 //!
@@ -44,8 +60,9 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use secrecy::SecretString;
 
+pub use answer::{Answer, Call};
 pub use faults::Faults;
-pub use model::Model;
+pub use model::{Ending, Model, Reply};
 pub use server::serve;
 
 /// What the sandbox is told at its start. Every part parses from the text of its flag

@@ -93,7 +93,6 @@ fn line(call: CallRecord) -> String {
 async fn show_faults(State(shared): State<Shared>) -> Json<Value> {
     let faults = shared.with(|model, _| model.faults().to_string());
     let tags: Vec<Value> = faults::tags()
-        .into_iter()
         .map(|(tag, meaning)| json!({"tag": tag, "meaning": meaning}))
         .collect();
     Json(json!({"faults": faults, "tags": tags, "results": SEND_RESULTS.as_slice()}))

@@ -17,6 +17,9 @@ use super::BadOption;
 use super::status::SEND_RESULTS;
 use crate::hint;
 
+/// All shares together; ten times 0.1 is a little more than 1.
+const SHARES_MAX: f64 = 1.0 + 1e-9;
+
 /// Faults for all calls, as one compact text: `5xx=0.05,cut=0.02,401=10s+20s,PREVIOUSLY_BOUNCED=0.1`.
 ///
 /// A share (`0.05`) is a probability of each call; a time (`20s`, or `10s+20s`: from 10 s on, for
@@ -105,7 +108,7 @@ impl Faults {
                 .map(|rule| rule.when.share())
                 .sum()
         };
-        if total(true) > 1.0 || total(false) > 1.0 {
+        if total(true) > SHARES_MAX || total(false) > SHARES_MAX {
             return Err(BadOption::new("the shares of faults add up to more than 1"));
         }
         Ok(())
@@ -151,7 +154,7 @@ impl FromStr for When {
                 return Ok(Self::Share(share));
             }
             return Err(BadOption::new(format!(
-                "`{text}` is no share between 0 and 1"
+                "`{text}` is no share between 0 and 1 (a time has a unit: 20s)"
             )));
         }
         let (from, length) = text.split_once('+').unwrap_or(("0s", text));

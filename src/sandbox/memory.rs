@@ -47,10 +47,21 @@ impl Key {
 type Map<V> = HashMap<Key, V, BuildHasherDefault<DefaultHasher>>;
 
 /// Which `sendId`s were used, and whether a mail went out for each.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct SendIds {
     young: Map<bool>,
     old: Map<bool>,
+    generation_max: usize,
+}
+
+impl Default for SendIds {
+    fn default() -> Self {
+        Self {
+            young: Map::default(),
+            old: Map::default(),
+            generation_max: GENERATION_MAX,
+        }
+    }
 }
 
 impl SendIds {
@@ -62,7 +73,7 @@ impl SendIds {
     /// Remembers an id, and says how many were forgotten for it.
     pub(super) fn insert(&mut self, key: Key, mailed: bool) -> usize {
         self.young.insert(key, mailed);
-        if self.young.len() < GENERATION_MAX {
+        if self.young.len() < self.generation_max {
             return 0;
         }
         let forgotten = self.old.len();
@@ -222,5 +233,50 @@ impl CallLog {
 
     pub(super) fn all(&self) -> Vec<CallRecord> {
         self.0.iter().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn send_ids_are_forgotten_a_generation_at_a_time() {
+        let mut ids = SendIds {
+            generation_max: 3,
+            ..SendIds::default()
+        };
+        let key = |n: u32| Key::new(1, &n.to_string());
+        let forgotten: usize = (0..9).map(|n| ids.insert(key(n), n % 2 == 0)).sum();
+        assert_eq!(forgotten, 6);
+        assert_eq!(ids.get(key(0)), None);
+        let kept: Vec<_> = (6..9).map(|n| ids.get(key(n))).collect();
+        assert_eq!(kept, [Some(true), Some(false), Some(true)]);
+    }
+
+    #[test]
+    fn the_oldest_mail_makes_room() {
+        let mut book = MailBook::default();
+        let mut forgotten = 0;
+        for n in 0..MAILS_MAX + 2 {
+            let send_id = n.to_string();
+            let (gone, _) = book.entry(Some(Key::new(1, &send_id)), |seq| Mail {
+                seq,
+                portal: 1,
+                api: "transactional",
+                send_id: Some(send_id),
+                email_id: 1,
+                to: String::new(),
+                ticket: None,
+                attempts: Vec::new(),
+                attempts_total: 0,
+            });
+            forgotten += gone;
+        }
+        assert_eq!(forgotten, 2);
+        assert_eq!(book.by_key.len(), MAILS_MAX);
+        assert_eq!(book.after(0, 1).next().map(|mail| mail.seq), Some(3));
+        let newest = book.newest(1).next().map(|mail| mail.seq);
+        assert_eq!(newest, Some(MAILS_MAX as u64 + 2));
     }
 }

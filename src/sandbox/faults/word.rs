@@ -108,26 +108,23 @@ impl Word {
     }
 }
 
-/// The address tags and what each does, for the page: `ada+TAG@example.com`.
-#[must_use]
-pub fn tags() -> Vec<(String, String)> {
-    let mut tags =
-        vec![
-        (
-            "RESULT".to_owned(),
-            "accepted, and the final result is this one of HubSpot's 51 (or any `X_…`: one that \
-             nobody has seen yet)"
-                .to_owned(),
-        ),
-        ("httpNNN".to_owned(), "answered with this status; nothing is sent".to_owned()),
-        ("TAGxN".to_owned(), "`http503x2`, `cutx1` …: the first N times, then fine".to_owned()),
-    ];
-    tags.extend(
-        WORDS
-            .iter()
-            .map(|word| (word.name.to_owned(), word.meaning.to_owned())),
-    );
-    tags
+/// Tags that are more than a word.
+const PATTERNS: [(&str, &str); 3] = [
+    (
+        "RESULT",
+        "accepted; the final result is this one of HubSpot's 51, or any `X_…`: one nobody has seen",
+    ),
+    ("httpNNN", "answered with this status; nothing is sent"),
+    (
+        "TAGxN",
+        "`http503x2`, `cutx1` …: the first N times, then all is well",
+    ),
+];
+
+/// The tags of an address, `ada+TAG@example.com`, and what each does: for the page.
+pub fn tags() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let words = WORDS.iter().map(|word| (word.name, word.meaning));
+    PATTERNS.into_iter().chain(words)
 }
 
 impl Fault {
