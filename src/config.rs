@@ -206,3 +206,17 @@ impl Sources {
         Self { file, env, flags }
     }
 }
+
+/// What `RUST_LOG` holds.
+#[must_use]
+pub fn log_directives() -> Option<String> {
+    std::env::var_os("RUST_LOG")
+        .and_then(|value| value.into_string().ok())
+        .filter(|value| !value.trim().is_empty())
+}
+
+/// Whether the user takes colours: `NO_COLOR` says no (no-color.org).
+#[must_use]
+pub fn takes_colors() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

@@ -77,11 +77,13 @@
 //! own: look-ups never hold up sends.
 
 pub mod admin;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crypto;
 pub mod dispatch;
 pub mod hint;
+pub mod logging;
 pub mod message;
 pub mod metrics;
 pub mod outcome;

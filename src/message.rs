@@ -87,6 +87,17 @@ impl SendRequest {
         })
     }
 
+    /// Reads a body as it is taken from people and over HTTP: where it has no id, one is minted,
+    /// which travels beside the body as its `message_id`.
+    ///
+    /// # Errors
+    /// [`Malformed`] when it is not one valid request.
+    pub fn parse_or_mint(body: &[u8]) -> Result<(Self, Option<MessageId>), Malformed> {
+        let minted = (!has_send_id(body)).then(MessageId::mint);
+        let request = Self::parse(body, minted.as_ref().map(MessageId::as_str))?;
+        Ok((request, minted))
+    }
+
     fn read(body: &[u8], message_id: Option<&str>) -> Result<Self, Malformed> {
         if body.len() > BODY_BYTES_MAX {
             return Err(Malformed::new(
@@ -193,17 +204,24 @@ impl Malformed {
     }
 }
 
+/// A look at the id alone, in a body that may be malformed elsewhere.
+#[derive(Deserialize)]
+struct Peek {
+    message: PeekMessage,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PeekMessage {
+    send_id: String,
+}
+
+fn has_send_id(body: &[u8]) -> bool {
+    serde_json::from_slice::<Peek>(body).is_ok()
+}
+
 /// The id that a malformed body would have had: enough to find it again.
 fn best_effort_id(body: &[u8], message_id: Option<&str>) -> Option<MessageId> {
-    #[derive(Deserialize)]
-    struct Peek {
-        message: PeekMessage,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct PeekMessage {
-        send_id: String,
-    }
     serde_json::from_slice::<Peek>(body)
         .ok()
         .and_then(|peek| MessageId::parse(&peek.message.send_id).ok())

@@ -5,39 +5,10 @@ use std::path::Path;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use super::{ConfigError, QueueConfig, QueueUrl, TokenSource};
+use super::{ConfigError, QueueConfig, QueueUrl};
 
 /// The largest secret file, in bytes: a token has about 50. A wrong path is noticed by it.
 const SECRET_BYTES_MAX: u64 = 16 * 1024;
-
-impl TokenSource {
-    /// The token as it is now; a file is read anew.
-    ///
-    /// # Errors
-    /// When there is none, or its file cannot be read or holds none.
-    pub fn read(&self, account: &str) -> Result<SecretString, ConfigError> {
-        match self {
-            Self::Given(token) => Ok(token.clone()),
-            Self::File(path) => {
-                let token = secret_file(path, &format!("accounts.{account}.token_file"))?;
-                token_of(&token).ok_or_else(|| {
-                    ConfigError::new(
-                        format!("{} holds no bearer token", path.display()),
-                        "write the token into it, and nothing else",
-                    )
-                })
-            }
-            Self::Missing => Err(ConfigError::new(
-                format!("account {account} has no token"),
-                format!(
-                    "set accounts.{account}.token or .token_file (variable \
-                     POSTRIDER_ACCOUNTS__{}__TOKEN) to a service key or a project app's token",
-                    account.to_uppercase()
-                ),
-            )),
-        }
-    }
-}
 
 /// A token as HTTP takes it: visible ASCII, not empty.
 pub(super) fn token_of(text: &str) -> Option<SecretString> {

@@ -1,0 +1,145 @@
+//! The commands. The only room that knows all others, and the only one that writes to stdout.
+
+mod check;
+mod dead;
+mod failure;
+mod open;
+mod output;
+mod queue;
+mod sandbox;
+mod send;
+mod signals;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use self::failure::Failure;
+use self::output::Output;
+use crate::config::{self, Config, Flag, Sources};
+use crate::logging::{self, Talk};
+use crate::message;
+
+/// How long the program waits at its end for a thread that still reads a file or a terminal.
+const END_GRACE: Duration = Duration::from_millis(200);
+
+/// A durable, queue-backed dispatcher for HubSpot Single Send email.
+#[derive(Debug, Parser)]
+#[command(name = "postrider", version, propagate_version = true)]
+#[command(
+    after_help = "Exit codes: 0 done, 64 bad usage or configuration, 65 bad input data, \
+                        69 queue or HubSpot unreachable, 70 a fault of Postrider's own."
+)]
+struct Cli {
+    /// Configuration file [default: config/postrider.toml, when it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print data as JSON, a line each
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Send(send::Args),
+    #[command(subcommand)]
+    Dead(dead::Command),
+    Queue(queue::Args),
+    Check(check::Args),
+    Sandbox(sandbox::Args),
+    /// Print the JSON Schema of a request
+    Schema,
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are asked for; everything else is bad usage.
+            let code = if error.use_stderr() { 64 } else { 0 };
+            error.print().ok();
+            return ExitCode::from(code);
+        }
+    };
+    let mut output = Output::new(cli.json, config::takes_colors());
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        run(cli, &mut output)?;
+        output.flush().map_err(Failure::from)
+    }));
+    match ended {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) => {
+            // What was printed before stays printed.
+            output.flush().ok();
+            failure.tell()
+        }
+        // The panic's own words are on stderr already.
+        Err(_) => Failure::bug("Postrider stopped over a fault of its own").tell(),
+    }
+}
+
+fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
+    let Cli {
+        config, command, ..
+    } = cli;
+    logging::init(command.talk(), config::log_directives().as_deref()).map_err(|error| {
+        Failure::usage(format!("RUST_LOG cannot be read: {error}"))
+            .hint("write a level, or levels by module: `info`, `warn,postrider=debug`")
+    })?;
+    let sources = Sources::of_process(config, command.flags());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::bug(format!("the runtime cannot start: {error}")))?;
+    let ended = runtime.block_on(command.run(&sources, output));
+    runtime.shutdown_timeout(END_GRACE);
+    ended
+}
+
+fn schema(output: &mut Output) -> Result<(), Failure> {
+    let schema = serde_json::to_string_pretty(&message::schema())
+        .map_err(|error| Failure::bug(format!("the schema cannot be written: {error}")))?;
+    Ok(output.line(schema)?)
+}
+
+impl Command {
+    async fn run(self, sources: &Sources, output: &mut Output) -> Result<(), Failure> {
+        let config = || Config::load(sources);
+        match self {
+            Self::Send(args) => send::run(&config()?, args, output).await,
+            Self::Dead(command) => dead::run(&config()?, command, output).await,
+            Self::Queue(args) => queue::run(&config()?, &args, output).await,
+            Self::Check(args) => check::run(&config()?, &args, output).await,
+            Self::Sandbox(args) => sandbox::run(args, output).await,
+            Self::Schema => schema(output),
+        }
+    }
+
+    fn talk(&self) -> Talk {
+        match self {
+            Self::Sandbox(_) => Talk::Service,
+            Self::Send(_) | Self::Dead(_) | Self::Queue(_) | Self::Check(_) | Self::Schema => {
+                Talk::Command
+            }
+        }
+    }
+
+    /// What was set by a flag and not by the file.
+    fn flags(&self) -> Vec<Flag> {
+        match self {
+            Self::Send(_)
+            | Self::Dead(_)
+            | Self::Queue(_)
+            | Self::Check(_)
+            | Self::Sandbox(_)
+            | Self::Schema => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Opens the configured queue. Which backend it is, is chosen here and nowhere else.
+
+use std::path::Path;
+
+use secrecy::SecretString;
+
+use super::failure::{Exit, Failure};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::queue::amqp::{AmqpOptions, AmqpQueue};
+use crate::queue::sqlite::{Mode, SqliteQueue};
+
+/// What a command does with the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Puts requests in: an embedded queue is made when there is none.
+    Publish,
+    /// Looks, or works on what stands there: a queue that is not there is an error, since an
+    /// empty one in the wrong folder looks like good news.
+    Inspect,
+}
+
+/// Runs `$body` with the configured queue, and closes it.
+macro_rules! with_queue {
+    ($config:expr, $purpose:expr, |$queue:ident| $body:expr) => {{
+        use $crate::queue::Queue as _;
+        match &$config.queue.url {
+            $crate::config::QueueUrl::Sqlite(path) => {
+                let $queue = $crate::cli::open::sqlite($config, path, $purpose).await?;
+                let ended = $body;
+                $queue.close().await;
+                ended
+            }
+            $crate::config::QueueUrl::Amqp(url) => {
+                let $queue = $crate::cli::open::amqp($config, url).await?;
+                let ended = $body;
+                $queue.close().await;
+                ended
+            }
+        }
+    }};
+}
+pub(super) use with_queue;
+
+pub(super) async fn sqlite(
+    config: &Config,
+    path: &Path,
+    purpose: Purpose,
+) -> Result<SqliteQueue, Failure> {
+    if purpose == Purpose::Inspect && !path.exists() {
+        return Err(Failure::new(
+            Exit::Unavailable,
+            format!("there is no queue at {}", config.queue.url.place()),
+        )
+        .hint("run this in the worker's folder, or set queue.url to the worker's"));
+    }
+    let accounts = config.accounts.keys().cloned();
+    let queue = SqliteQueue::open(
+        path,
+        &config.queue.prefix,
+        accounts,
+        Clock::system(),
+        Mode::Command,
+    );
+    Ok(queue.await?)
+}
+
+pub(super) async fn amqp(config: &Config, url: &SecretString) -> Result<AmqpQueue, Failure> {
+    let options = AmqpOptions {
+        url: url.clone(),
+        prefix: config.queue.prefix.clone(),
+        accounts: config.accounts.keys().cloned().collect(),
+        clock: Clock::system(),
+    };
+    Ok(AmqpQueue::connect(options).await?)
+}

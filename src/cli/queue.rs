@@ -1,0 +1,218 @@
+//! `postrider queue`: what stands where, and what the running worker says of itself.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::failure::Failure;
+use super::open::{Purpose, with_queue};
+use super::output::{Mood, Output, talk};
+use crate::clock::{self, Clock};
+use crate::config::Config;
+use crate::crypto::init_crypto;
+use crate::queue::Depth;
+use crate::status::{self, AccountStatus, PauseStatus, Status};
+
+/// The worker is on this machine or near: an answer that takes longer is none.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Far more than the status of a thousand accounts.
+const STATUS_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Show how much stands where, how old it is, and what holds it back
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The worker's admin server [default: server.listen of the configuration]
+    #[arg(long, value_name = "ADDR")]
+    worker: Option<SocketAddr>,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Told<'a> {
+    queue: String,
+    depths: &'a [Depth],
+    /// `null` when no worker answers.
+    worker: Option<&'a Status>,
+}
+
+pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Result<(), Failure> {
+    let depths = with_queue!(config, Purpose::Inspect, |queue| queue.depths().await)?;
+    let worker = reachable(args.worker.unwrap_or(config.server.listen));
+    let status = ask(worker).await;
+    if output.json {
+        return Ok(output.object(&Told {
+            queue: config.queue.url.place(),
+            depths: &depths,
+            worker: status.as_ref().ok(),
+        })?);
+    }
+    let now = Clock::system().now();
+    let width = depths.iter().map(|depth| depth.queue.len()).max();
+    for depth in &depths {
+        let age = match depth.oldest {
+            Some(at) => format!("oldest {}", age(now, at)),
+            None => String::new(),
+        };
+        let line = format!(
+            "{:<width$}  {:>9}  {age}",
+            depth.queue,
+            depth.messages,
+            width = width.unwrap_or_default()
+        );
+        output.line(line.trim_end())?;
+    }
+    match status {
+        Ok(status) => {
+            for account in &status.accounts {
+                print_account(account, now, output)?;
+            }
+        }
+        Err(why) => {
+            output.line("")?;
+            let none = output.paint(Mood::Bad, &format!("no worker answers at {worker}"));
+            output.line(format_args!(
+                "{none} ({why}): pauses and rates are known to the worker alone"
+            ))?;
+            talk("hint: start one with `postrider worker`, or name its address with --worker");
+        }
+    }
+    Ok(())
+}
+
+fn print_account(
+    account: &AccountStatus,
+    now: Timestamp,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let role = if account.owner {
+        "dispatches"
+    } else {
+        "stands by"
+    };
+    output.line("")?;
+    output.line(format_args!(
+        "account {}: {role}, {} calls in flight",
+        account.name, account.in_flight
+    ))?;
+    for quota in &account.quota {
+        output.line(format_args!(
+            "  {:<6} {} of {} calls in {} s used",
+            quota.bucket, quota.used, quota.limit, quota.window_s
+        ))?;
+    }
+    if account.pauses.is_empty() && account.owner {
+        let good = output.paint(Mood::Good, "no pause");
+        output.line(format_args!("  {good}"))?;
+    }
+    for pause in &account.pauses {
+        let text = output.paint(Mood::Bad, &told(pause, now));
+        output.line(format_args!("  {text}"))?;
+        if let Some(message) = &pause.words.message {
+            output.line(format_args!("  HubSpot says: {message}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// One line for 3 am.
+fn told(pause: &PauseStatus, now: Timestamp) -> String {
+    let until = match pause.until {
+        Some(until) if until > now => format!("until {until}"),
+        Some(_) | None => "until a probe finds it healed".to_owned(),
+    };
+    format!(
+        "paused ({}) for {}: {} {until}; nothing is lost",
+        pause.scope,
+        pause.reason.label(),
+        age(now, pause.since),
+    )
+}
+
+/// How long ago, in the two largest units.
+fn age(now: Timestamp, at: Timestamp) -> String {
+    let seconds = clock::until(at, now).as_secs();
+    let units = [(seconds / 86_400, "d"), (seconds / 3_600 % 24, "h")];
+    let small = [(seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let told: Vec<String> = units
+        .into_iter()
+        .chain(small)
+        .skip_while(|(count, _)| *count == 0)
+        .take(2)
+        .map(|(count, unit)| format!("{count}{unit}"))
+        .collect();
+    if told.is_empty() {
+        "0s".to_owned()
+    } else {
+        told.join(" ")
+    }
+}
+
+/// A server that listens everywhere is asked at home.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    if !listen.ip().is_unspecified() {
+        return listen;
+    }
+    let home = match listen.ip() {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    SocketAddr::new(home, listen.port())
+}
+
+/// The worker's status, or in a few words why there is none.
+async fn ask(worker: SocketAddr) -> Result<Status, &'static str> {
+    init_crypto();
+    let client = reqwest::Client::builder()
+        .timeout(STATUS_TIMEOUT)
+        .no_proxy()
+        .build()
+        .map_err(|_| "no HTTP client")?;
+    let why = |error: reqwest::Error| {
+        if error.is_timeout() {
+            "no answer in 2 s"
+        } else {
+            "nothing listens there"
+        }
+    };
+    let url = format!("http://{worker}{}", status::PATH);
+    let mut answer = client.get(url).send().await.map_err(why)?;
+    if !answer.status().is_success() {
+        return Err("what listens there is no worker");
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(why)? {
+        if body.len() + chunk.len() > STATUS_BYTES_MAX {
+            return Err("what listens there is no worker");
+        }
+        body.extend_from_slice(&chunk);
+    }
+    serde_json::from_slice(&body).map_err(|_| "what listens there is no worker")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_has_its_two_largest_units() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        for (seconds, told) in [
+            (0, "0s"),
+            (59, "59s"),
+            (61, "1m 1s"),
+            (3_600, "1h 0m"),
+            (90_061, "1d 1h"),
+        ] {
+            assert_eq!(age(at(1_000_000 + seconds), at(1_000_000)), told);
+        }
+        assert_eq!(age(at(5), at(9)), "0s");
+    }
+
+    #[test]
+    fn a_server_that_listens_everywhere_is_asked_at_home() {
+        let everywhere: SocketAddr = "0.0.0.0:9464".parse().unwrap();
+        assert_eq!(reachable(everywhere).to_string(), "127.0.0.1:9464");
+    }
+}

@@ -1,0 +1,91 @@
+//! `postrider sandbox`: a HubSpot to try things out on.
+
+use std::net::SocketAddr;
+
+use jiff::tz::TimeZone;
+use secrecy::SecretString;
+use tokio::net::TcpListener;
+
+use super::failure::{Exit, Failure};
+use super::output::{Output, talk};
+use super::signals::stop_on_signal;
+use crate::sandbox::{self, Faults, Limit, Options, Span};
+
+/// Run a stand-in for HubSpot, for demos, tests and producers' own CI
+///
+/// It takes Single Send as HubSpot does, remembers sendIds, counts limits, and sends nothing. Its
+/// page shows the mail.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where to listen; port 0 takes a free one and prints it
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8085")]
+    listen: SocketAddr,
+    /// The only bearer token to accept [default: any]
+    #[arg(long)]
+    token: Option<SecretString>,
+    /// From a call to its answer, such as 20ms-80ms
+    #[arg(long, value_name = "TIME", default_value = "0ms")]
+    latency: Span,
+    /// From a call to the mail's final result
+    #[arg(long, value_name = "TIME", default_value = "200ms-2s")]
+    results_after: Span,
+    /// Sends in any rolling window, such as 100/1s
+    #[arg(long, value_name = "CALLS/TIME")]
+    limit: Option<Limit>,
+    /// Other calls in any rolling window, such as 190/10s
+    #[arg(long, value_name = "CALLS/TIME")]
+    api_limit: Option<Limit>,
+    /// Calls in a day
+    #[arg(long, value_name = "CALLS")]
+    daily: Option<u64>,
+    /// What goes wrong, such as 5xx=0.05,cut=0.02,401=20s
+    #[arg(long, default_value = "")]
+    faults: Faults,
+    /// The same calls at the same times meet the same chances
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The account's: its day ends at midnight there
+    #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = time_zone)]
+    time_zone: TimeZone,
+}
+
+pub(super) async fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
+    let stop = stop_on_signal()?;
+    let cannot = |error| {
+        Failure::new(
+            Exit::Unavailable,
+            format!("cannot listen at {}: {error}", args.listen),
+        )
+        .hint("name another address with --listen; port 0 takes a free one")
+    };
+    let listener = TcpListener::bind(args.listen).await.map_err(cannot)?;
+    let address = listener.local_addr().map_err(cannot)?;
+    if output.json {
+        output.object(&serde_json::json!({"listening": address}))?;
+    } else {
+        output.line(format_args!("http://{address}"))?;
+    }
+    output.flush()?;
+    talk(format_args!(
+        "the sandbox listens: set accounts.NAME.base_url to that address, and open it to see the \
+         mail; Ctrl-C ends it"
+    ));
+    let options = Options {
+        token: args.token,
+        latency: args.latency,
+        results_after: args.results_after,
+        limit: args.limit,
+        api_limit: args.api_limit,
+        daily: args.daily,
+        faults: args.faults,
+        seed: args.seed,
+        time_zone: args.time_zone,
+    };
+    sandbox::serve(listener, options, stop)
+        .await
+        .map_err(|error| Failure::new(Exit::Unavailable, format!("{error:#}")))
+}
+
+fn time_zone(name: &str) -> Result<TimeZone, String> {
+    TimeZone::get(name).map_err(|_| "write a name such as Europe/Berlin".to_owned())
+}
