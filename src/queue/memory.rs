@@ -5,22 +5,23 @@
 //! paused clock is the same each time. It is our belief about RabbitMQ; what the contract suite
 //! teaches about the real one goes back into this file.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod state;
+
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+pub use self::state::Message;
+use self::state::State;
 use super::{
-    DeadLetter, DeadLetters, Delivery, Depth, Fate, Intake, Lane, Lease, Queue, QueueError, Tag,
-    Tally, Validity,
+    DeadLetter, DeadLetters, Delivery, Depth, Fate, Intake, Lane, Lease, Queue, QueueError, Tally,
+    Validity,
 };
 use crate::clock::{self, Clock};
-use crate::message::{AccountName, Parcel, Priority};
+use crate::message::{AccountName, Parcel};
 use crate::outcome::Disposition;
-use crate::story::Story;
 
 /// A handle; clones share one queue.
 #[derive(Clone, Debug)]
@@ -35,44 +36,6 @@ struct Shared {
     state: Mutex<State>,
     /// Moves whenever something may have become ready.
     changed: watch::Sender<u64>,
-}
-
-/// Each message stands in exactly one of the four maps.
-#[derive(Debug)]
-struct State {
-    accounts: BTreeSet<AccountName>,
-    /// In the order in which they are handed out.
-    ready: BTreeMap<Seat, Message>,
-    waiting: BTreeMap<(Timestamp, u64), Message>,
-    in_hand: BTreeMap<Tag, Message>,
-    dead: BTreeMap<u64, DeadLetter>,
-    /// Numbers messages, deliveries and intakes alike.
-    last_number: u64,
-    settle_fails_with: Option<QueueError>,
-    lease: watch::Sender<Validity>,
-    leased_before: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Seat {
-    account: AccountName,
-    lane: Lane,
-    /// `None` in the results lane, which has one order for all.
-    priority: Option<Priority>,
-    number: u64,
-}
-
-/// One message, as it stands.
-#[derive(Clone, Debug)]
-pub struct Message {
-    pub body: Bytes,
-    pub message_id: Option<String>,
-    pub account: AccountName,
-    pub priority: Priority,
-    pub lane: Lane,
-    pub story: Story,
-    pub redelivered: bool,
-    number: u64,
 }
 
 /// What stands where.
@@ -110,17 +73,7 @@ impl MemoryQueue {
             shared: Arc::new(Shared {
                 clock,
                 prefix: prefix.into(),
-                state: Mutex::new(State {
-                    accounts: accounts.into_iter().collect(),
-                    ready: BTreeMap::new(),
-                    waiting: BTreeMap::new(),
-                    in_hand: BTreeMap::new(),
-                    dead: BTreeMap::new(),
-                    last_number: 0,
-                    settle_fails_with: None,
-                    lease: watch::Sender::new(Validity::Held),
-                    leased_before: false,
-                }),
+                state: Mutex::new(State::new(accounts)),
                 changed: watch::Sender::new(0),
             }),
         }
@@ -211,55 +164,14 @@ impl Queue for MemoryQueue {
 
     async fn publish(&self, parcel: Parcel) -> Result<(), QueueError> {
         let mut state = self.shared.lock();
-        self.shared.publish(&mut state, parcel)?;
+        state.publish(parcel, self.shared.clock.now())?;
         drop(state);
         self.shared.wake();
         Ok(())
     }
 
     async fn depths(&self) -> Result<Vec<Depth>, QueueError> {
-        let prefix = &self.shared.prefix;
-        let state = self.shared.state_now();
-        // Every queue is listed, the empty ones too: a graph should fall to zero, not end.
-        let mut standing: BTreeMap<String, Vec<Option<Timestamp>>> = BTreeMap::new();
-        for account in &state.accounts {
-            for priority in Priority::ALL {
-                standing
-                    .entry(format!("{prefix}.send.{account}.{priority}"))
-                    .or_default();
-            }
-            standing
-                .entry(format!("{prefix}.results.{account}"))
-                .or_default();
-        }
-        for message in state.ready.values().chain(state.in_hand.values()) {
-            let Message {
-                account, priority, ..
-            } = message;
-            let queue = match message.lane {
-                Lane::Sends => format!("{prefix}.send.{account}.{priority}"),
-                Lane::Results => format!("{prefix}.results.{account}"),
-            };
-            standing
-                .entry(queue)
-                .or_default()
-                .push(message.story.published_at);
-        }
-        let waiting = state
-            .waiting
-            .values()
-            .map(|message| message.story.published_at);
-        standing.insert(format!("{prefix}.delay"), waiting.collect());
-        let dead = state.dead.values().map(|letter| letter.story.published_at);
-        standing.insert(format!("{prefix}.dead"), dead.collect());
-        Ok(standing
-            .into_iter()
-            .map(|(queue, published)| Depth {
-                queue,
-                messages: published.len() as u64,
-                oldest: published.into_iter().flatten().min(),
-            })
-            .collect())
+        Ok(self.shared.state_now().depths(&self.shared.prefix))
     }
 
     fn is_up(&self) -> bool {
@@ -290,7 +202,7 @@ impl DeadLetters for MemoryQueue {
             match fate {
                 Fate::Keep => {}
                 Fate::Replay(parcel) => {
-                    self.shared.publish(&mut state, *parcel)?;
+                    state.publish(*parcel, self.shared.clock.now())?;
                     state.dead.remove(&number);
                     tally.replayed += 1;
                 }
@@ -348,148 +260,87 @@ impl Shared {
     fn wake(&self) {
         self.changed.send_modify(|version| *version += 1);
     }
-
-    fn publish(&self, state: &mut State, parcel: Parcel) -> Result<(), QueueError> {
-        if !state.accounts.contains(&parcel.account) {
-            return Err(QueueError::Unroutable {
-                place: format!(
-                    "{}.send.{}.{}",
-                    self.prefix, parcel.account, parcel.priority
-                ),
-            });
-        }
-        let mut story = parcel.story;
-        story.priority = parcel.priority;
-        story.published_at.get_or_insert_with(|| self.clock.now());
-        let message = Message {
-            body: parcel.body,
-            message_id: parcel.message_id,
-            account: parcel.account,
-            priority: parcel.priority,
-            lane: Lane::Sends,
-            story,
-            redelivered: false,
-            number: state.number(),
-        };
-        state.stand(message);
-        Ok(())
-    }
 }
 
-// === impl State ===
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
 
-impl State {
-    fn number(&mut self) -> u64 {
-        self.last_number += 1;
-        self.last_number
-    }
+    use super::*;
+    use crate::message::Priority;
+    use crate::story::Story;
 
-    fn stand(&mut self, message: Message) {
-        let seat = Seat {
-            account: message.account.clone(),
-            lane: message.lane,
-            priority: (message.lane == Lane::Sends).then_some(message.priority),
-            number: message.number,
-        };
-        self.ready.insert(seat, message);
-    }
-
-    fn give_back(&mut self, mut message: Message) {
-        message.redelivered = true;
-        self.stand(message);
-    }
-
-    /// Moves what is due to the end of its lane, as a broker's delay queue does.
-    fn promote(&mut self, now: Timestamp) {
-        while let Some(entry) = self.waiting.first_entry() {
-            if entry.key().0 > now {
-                return;
-            }
-            let mut message = entry.remove();
-            message.number = self.number();
-            self.stand(message);
+    async fn queue_with(bodies: &[&str]) -> (MemoryQueue, MemoryIntake) {
+        let clock = Clock::simulated(Timestamp::UNIX_EPOCH);
+        let queue = MemoryQueue::new(clock, "postrider", [AccountName::default()]);
+        for body in bodies {
+            let parcel = Parcel {
+                body: (*body).to_owned().into(),
+                message_id: None,
+                account: AccountName::default(),
+                priority: Priority::Normal,
+                story: Story::default(),
+            };
+            queue.publish(parcel).await.unwrap();
         }
+        let intake = queue.open(&AccountName::default(), Lane::Sends, 1).await;
+        (queue, intake.unwrap())
     }
 
-    fn hand_out(&mut self, account: &AccountName, lane: Lane, intake: u64) -> Option<Delivery> {
-        let first = Seat {
-            account: account.clone(),
-            lane,
-            priority: None,
-            number: 0,
-        };
-        let (seat, _) = self.ready.range(first..).next()?;
-        if seat.account != *account || seat.lane != lane {
-            return None;
+    #[tokio::test(start_paused = true)]
+    async fn a_settle_that_fails_leaves_the_message() {
+        let (queue, mut intake) = queue_with(&["one"]).await;
+        let delivery = intake.receive().await.unwrap();
+        queue.fail_next_settle(QueueError::Lost);
+        queue
+            .settle(delivery, Disposition::Complete)
+            .await
+            .unwrap_err();
+        let delivery = intake.receive().await.unwrap();
+        assert!(delivery.redelivered);
+        queue.settle(delivery, Disposition::Complete).await.unwrap();
+        assert!(queue.standing().ready.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_message_stands_in_one_place() {
+        let (queue, mut intake) = queue_with(&["ready", "in hand", "waiting", "dead"]).await;
+        let mut received = Vec::new();
+        for _ in 0..4 {
+            received.push(intake.receive().await.unwrap());
         }
-        let seat = seat.clone();
-        let message = self.ready.remove(&seat)?;
-        let tag = Tag {
-            intake,
-            number: self.number(),
+        let story = Box::new(Story::default());
+        let dead = Disposition::DeadLetter {
+            story: story.clone(),
         };
-        let delivery = Delivery {
-            body: message.body.clone(),
-            message_id: message.message_id.clone(),
-            account: message.account.clone(),
-            priority: message.priority,
-            lane: message.lane,
-            story: message.story.clone(),
-            redelivered: message.redelivered,
-            tag,
-        };
-        self.in_hand.insert(tag, message);
-        Some(delivery)
+        let until = Timestamp::from_second(60).unwrap();
+        let wait = Disposition::Snooze { until, story };
+        queue.settle(received.pop().unwrap(), dead).await.unwrap();
+        queue.settle(received.pop().unwrap(), wait).await.unwrap();
+        queue
+            .settle(received.remove(0), Disposition::Release)
+            .await
+            .unwrap();
+        let standing = queue.standing();
+        assert_eq!(standing.ready[0].body, "ready");
+        assert_eq!(standing.in_hand[0].body, "in hand");
+        assert_eq!(
+            (standing.waiting[0].0, &*standing.waiting[0].1.body),
+            (until, &b"waiting"[..])
+        );
+        assert_eq!(standing.dead[0].body, "dead");
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert_eq!(queue.standing().ready[1].body, "waiting");
     }
 
-    fn carry_out(&mut self, mut message: Message, disposition: Disposition) {
-        // What comes back after a settle is a new copy, as a republished one is on a broker.
-        match disposition {
-            Disposition::Complete => {}
-            Disposition::FollowUp { at, story } => self.wait(message, Lane::Results, at, *story),
-            Disposition::Retry { at, story } => self.wait(message, Lane::Sends, at, *story),
-            Disposition::Snooze { until, story } => {
-                let lane = message.lane;
-                self.wait(message, lane, until, *story);
-            }
-            Disposition::Route {
-                account,
-                priority,
-                mut story,
-                otherwise,
-            } => {
-                if self.accounts.contains(&account) {
-                    story.priority = priority;
-                    message.account = account;
-                    message.priority = priority;
-                    message.story = *story;
-                    message.redelivered = false;
-                    message.number = self.number();
-                    self.stand(message);
-                } else {
-                    story.death = Some(*otherwise);
-                    self.bury(message, *story);
-                }
-            }
-            Disposition::DeadLetter { story } => self.bury(message, *story),
-            Disposition::Release => self.give_back(message),
-        }
-    }
-
-    fn wait(&mut self, mut message: Message, lane: Lane, due: Timestamp, story: Story) {
-        message.lane = lane;
-        message.story = story;
-        message.redelivered = false;
-        self.waiting.insert((due, message.number), message);
-    }
-
-    fn bury(&mut self, message: Message, story: Story) {
-        let letter = DeadLetter {
-            body: message.body,
-            message_id: message.message_id,
-            story,
-        };
-        let number = self.number();
-        self.dead.insert(number, letter);
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_lease_is_told_and_the_next_one_is_not_fresh() {
+        let (queue, _intake) = queue_with(&[]).await;
+        let mut lease = queue.lease(&AccountName::default()).await.unwrap();
+        assert!(lease.fresh && lease.holds(tokio::time::Instant::now()));
+        queue.lose_lease();
+        lease.lost().await;
+        let lease = queue.lease(&AccountName::default()).await.unwrap();
+        assert!(!lease.fresh && lease.holds(tokio::time::Instant::now()));
     }
 }

@@ -235,8 +235,8 @@ impl Queue for SqliteQueue {
             tracing::warn!(%error, "queue.close: the queue was not closed in order: {error}");
         }
         self.shared.hand.close();
-        // In this order: the next worker must not meet our watcher.
         drop(lock(&self.shared.watcher).take());
+        // Last: now another worker may come.
         drop(lock(&self.shared.lock).take());
     }
 }
@@ -259,18 +259,14 @@ impl DeadLetters for SqliteQueue {
             let mut ended = false;
             for (letter, dead) in page {
                 tally.visited += 1;
-                match choose(&dead) {
-                    ControlFlow::Continue(Fate::Keep) => {}
-                    ControlFlow::Continue(Fate::Replay(parcel)) => {
-                        changes.push(Change::Replay { letter, parcel });
-                    }
-                    ControlFlow::Continue(Fate::Discard) => {
-                        changes.push(Change::Discard { letter });
-                    }
-                    ControlFlow::Break(()) => {
-                        ended = true;
-                        break;
-                    }
+                let ControlFlow::Continue(fate) = choose(&dead) else {
+                    ended = true;
+                    break;
+                };
+                match fate {
+                    Fate::Keep => {}
+                    Fate::Replay(parcel) => changes.push(Change::Replay { letter, parcel }),
+                    Fate::Discard => changes.push(Change::Discard { letter }),
                 }
             }
             self.carry_out(changes, &mut tally).await?;

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use postrider::clock::Clock;
 use postrider::message::{AccountName, Parcel, Priority};
 use postrider::outcome::Disposition;
@@ -142,6 +143,23 @@ async fn a_file_outlives_its_worker() {
     let mut intake = queue.open(&account(), Lane::Sends, 10).await.unwrap();
     let delivery = timeout(DEADLINE, intake.receive()).await.unwrap().unwrap();
     assert_eq!(delivery.body, "one");
+}
+
+#[tokio::test]
+async fn a_settle_that_nobody_waits_for_is_made_all_the_same() {
+    let file = File::new();
+    let queue = file.open(Mode::Worker).await.unwrap();
+    queue.publish(parcel("one")).await.unwrap();
+    let mut intake = queue.open(&account(), Lane::Sends, 10).await.unwrap();
+    let delivery = intake.receive().await.unwrap();
+    let until = Clock::system().now();
+    let story = Box::new(delivery.story.clone());
+    // Handed over at the first poll, and given up at once.
+    let settle = queue.settle(delivery, Disposition::Snooze { until, story });
+    assert!(settle.now_or_never().is_none());
+    let again = timeout(DEADLINE, intake.receive()).await.unwrap().unwrap();
+    assert_eq!(again.body, "one");
+    assert!(!again.redelivered, "it was settled, not given back");
 }
 
 #[tokio::test(start_paused = true)]

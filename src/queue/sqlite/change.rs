@@ -49,6 +49,18 @@ impl Change {
         }
     }
 
+    /// Whether there may be something more to hand out after it, now or at a due time.
+    pub(super) fn readies(&self) -> bool {
+        match self {
+            Self::Publish(_) | Self::Replay { .. } => true,
+            Self::Settle { disposition, .. } => !matches!(
+                disposition,
+                Disposition::Complete | Disposition::DeadLetter { .. }
+            ),
+            Self::Discard { .. } | Self::Probe | Self::Close => false,
+        }
+    }
+
     /// The outer error undoes the whole transaction; after the inner one nothing was changed.
     pub(super) fn make(&self, transaction: &Transaction<'_>, now: Timestamp) -> Made {
         match self {

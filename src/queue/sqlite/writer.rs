@@ -104,6 +104,7 @@ impl Desk {
             .map(|order| (order.change, order.done))
             .unzip();
         let settled: Vec<Option<i64>> = changes.iter().map(Change::settles).collect();
+        let wakes = changes.iter().any(Change::readies);
         let made = self.make(changes).await;
         for ((made, done), settled) in made.into_iter().zip(waiting).zip(settled) {
             match (settled, &made) {
@@ -117,7 +118,9 @@ impl Desk {
             // Whoever asked may have gone; the change is made all the same.
             drop(done.send(made));
         }
-        self.hand.wake();
+        if wakes {
+            self.hand.wake();
+        }
     }
 
     async fn probe(&self) {
