@@ -1,65 +1,91 @@
 //! RabbitMQ: what the contract suite cannot ask of every backend.
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use jiff::Timestamp;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable};
 use postrider::clock::{self, Clock};
 use postrider::message::{AccountName, Parcel, Priority};
 use postrider::outcome::{DeadReason, Disposition, Words};
 use postrider::queue::amqp::{AmqpOptions, AmqpQueue};
-use postrider::queue::{Delivery, Intake, Lane, Queue};
+use postrider::queue::{DeadLetter, DeadLetters, Delivery, Fate, Intake, Lane, Queue, QueueError};
 use postrider::story::{Death, Story};
-use tokio::time::timeout;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
 use crate::support::broker::{self, Broker};
+use crate::support::producer::Producer;
+use crate::support::proxy::Proxy;
 
 /// Long enough for a loaded machine; nothing waits for it to pass.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-// === the straight line ===
+// === the line between producer and worker ===
 
 #[tokio::test]
-async fn a_request_is_received_as_it_was_published_and_then_nothing_is_left() {
-    let queue = worker("line").await;
-    queue.publish(parcel("one", Priority::High)).await.unwrap();
+async fn a_producer_publishes_to_the_exchange_by_account_and_priority_or_just_send() {
+    let (queue, prefix) = worker("keys").await;
+    let producer = Producer::to(broker::shared().await).await;
+    let keys = ["send", "send.default.high", "send.default.low"];
+    for key in keys {
+        let properties = BasicProperties::default().with_timestamp(1_700_000_000);
+        producer
+            .publish(&prefix, key, key.as_bytes(), properties)
+            .await;
+    }
     let mut intake = open(&queue).await;
-    let delivery = receive(&mut intake).await;
-    assert_eq!(delivery.body, Bytes::from_static(b"one"));
-    assert_eq!(delivery.message_id.as_deref(), Some("one"));
-    assert_eq!(delivery.priority, Priority::High);
-    assert!(delivery.story.published_at.is_some());
-    assert!(!delivery.redelivered);
-    settle(&queue, delivery, Disposition::Complete).await;
-    drop(intake);
-    until_standing(&queue, &[]).await;
+    for _ in keys {
+        let delivery = receive(&mut intake).await;
+        let expected = match &*delivery.body {
+            b"send" => Priority::Normal,
+            b"send.default.high" => Priority::High,
+            _ => Priority::Low,
+        };
+        assert_eq!(delivery.priority, expected);
+        assert_eq!(delivery.message_id, None);
+        let published = delivery.story.published_at.unwrap();
+        assert_eq!(published.as_second(), 1_700_000_000);
+        settle(&queue, delivery, Disposition::Complete).await;
+    }
 }
 
+/// Each of these does harm when it goes with the copy: it ends the delay early, is refused by the
+/// broker, makes more copies, or is taken for a circle.
 #[tokio::test]
-async fn a_retry_comes_back_after_its_time_with_its_story() {
-    let queue = worker("retry").await;
-    queue.publish(parcel("one", Priority::Low)).await.unwrap();
+async fn a_copy_keeps_what_is_the_producers_and_strips_what_does_harm() {
+    let (queue, prefix) = worker("strip").await;
+    let producer = Producer::to(broker::shared().await).await;
+    let mut headers = FieldTable::default();
+    for (name, value) in [
+        ("trace", "kept"),
+        ("x-first-death-queue", "harm"),
+        ("x-delivery-count", "harm"),
+        ("x-postrider-reason", "harm"),
+    ] {
+        headers.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
+    let copy_to = AMQPValue::LongString(format!("{prefix}.dead").into());
+    headers.insert("x-death".into(), AMQPValue::FieldArray(vec![].into()));
+    headers.insert("CC".into(), AMQPValue::FieldArray(vec![copy_to].into()));
+    let properties = BasicProperties::default()
+        .with_message_id("one".into())
+        .with_user_id("guest".into())
+        .with_app_id("billing".into())
+        .with_correlation_id("order".into())
+        .with_expiration("600000".into())
+        .with_headers(headers);
+    producer.publish(&prefix, "send", b"body", properties).await;
     let mut intake = open(&queue).await;
+
     let delivery = receive(&mut intake).await;
-    let at = clock::after(Clock::system().now(), Duration::from_millis(1_500));
-    let mut story = Box::new(delivery.story.clone());
-    story.spent = 3;
+    let at = clock::after(Clock::system().now(), Duration::from_millis(10));
+    let story = Box::new(delivery.story.clone());
     settle(&queue, delivery, Disposition::Retry { at, story }).await;
-    let again = receive(&mut intake).await;
-    assert!(Clock::system().now() >= at, "it came early");
-    assert_eq!(again.story.spent, 3);
-    assert_eq!(again.story.due_at, Some(at));
-    assert_eq!(again.priority, Priority::Low);
-    assert_eq!(again.message_id.as_deref(), Some("one"));
-    settle(&queue, again, Disposition::Complete).await;
-    until_standing(&queue, &[]).await;
-}
-
-#[tokio::test]
-async fn a_dead_letter_stands_in_the_dead_queue_alone() {
-    let queue = worker("dead").await;
-    (queue.publish(parcel("one", Priority::Normal)).await).unwrap();
-    let mut intake = open(&queue).await;
     let delivery = receive(&mut intake).await;
     let story = Box::new(Story {
         death: Some(death("one")),
@@ -67,14 +93,356 @@ async fn a_dead_letter_stands_in_the_dead_queue_alone() {
     });
     settle(&queue, delivery, Disposition::DeadLetter { story }).await;
     until_standing(&queue, &[("dead", 1)]).await;
+
+    let found = producer.get(&format!("{prefix}.dead")).await;
+    assert_eq!(found.data, b"body");
+    let properties = &found.properties;
+    assert_eq!(properties.app_id().as_ref().unwrap().as_str(), "billing");
+    assert_eq!(
+        properties.correlation_id().as_ref().unwrap().as_str(),
+        "order"
+    );
+    assert_eq!(properties.expiration(), &None);
+    assert_eq!(properties.user_id(), &None);
+    assert_eq!(*properties.delivery_mode(), Some(2));
+    let headers = properties.headers().as_ref().unwrap().inner();
+    let text = |name: &str| match headers.get(name) {
+        Some(AMQPValue::LongString(text)) => text.to_string(),
+        other => format!("{other:?}"),
+    };
+    assert_eq!(text("trace"), "kept");
+    assert_eq!(text("x-postrider-reason"), "rejected");
+    assert_eq!(text("x-postrider-problem"), "HubSpot refused it");
+    assert_eq!(text("x-postrider-priority"), "normal");
+    for name in ["x-death", "x-first-death-queue", "CC"] {
+        assert!(!headers.contains_key(name), "{name} went with the copy");
+    }
+}
+
+#[tokio::test]
+async fn an_odd_story_is_an_empty_one_and_large_headers_do_not_end_the_connection() {
+    let (queue, prefix) = worker("odd").await;
+    let producer = Producer::to(broker::shared().await).await;
+    let mut huge = String::from("{\"attempts\": [");
+    huge.push_str(&"0,".repeat(50_000));
+    let stories = [
+        AMQPValue::LongString("no JSON".into()),
+        AMQPValue::LongString(vec![0xff, 0xfe].into()),
+        AMQPValue::LongString(huge.into()),
+        AMQPValue::LongLongInt(7),
+        AMQPValue::Void,
+    ];
+    let odd = stories.len();
+    for story in stories {
+        let mut headers = FieldTable::default();
+        headers.insert("x-postrider-story".into(), story);
+        let properties = BasicProperties::default().with_headers(headers);
+        producer.publish(&prefix, "send", b"odd", properties).await;
+    }
+    let mut intake = open(&queue).await;
+    for _ in 0..odd {
+        let delivery = receive(&mut intake).await;
+        assert_eq!(delivery.story, Story::default());
+        // Together these would not fit into one frame beside the producer's own.
+        let story = Box::new(Story {
+            death: Some(Death {
+                problem: "p".repeat(200_000),
+                ..death("odd")
+            }),
+            ..delivery.story.clone()
+        });
+        settle(&queue, delivery, Disposition::DeadLetter { story }).await;
+    }
+    until_standing(&queue, &[("dead", odd as u64)]).await;
+}
+
+#[tokio::test]
+async fn what_is_due_after_the_longest_delay_carries_its_due_time() {
+    let (queue, prefix) = worker("far").await;
+    let producer = Producer::to(broker::shared().await).await;
+    (queue.publish(parcel("one", Priority::Normal)).await).unwrap();
+    let delivery = receive(&mut open(&queue).await).await;
+    let at = clock::after(Clock::system().now(), Duration::from_hours(100));
+    let story = Box::new(delivery.story.clone());
+    settle(&queue, delivery, Disposition::FollowUp { at, story }).await;
+    // 72 hours begin with the highest level.
+    let found = producer.get(&format!("{prefix}.delay.17")).await;
+    let headers = found.properties.headers().as_ref().unwrap().inner();
+    let Some(AMQPValue::LongString(story)) = headers.get("x-postrider-story") else {
+        panic!("no story");
+    };
+    let story: Story = serde_json::from_slice(story.as_bytes()).unwrap();
+    assert_eq!(story.due_at, Some(at));
+}
+
+// === outages ===
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_the_broker_is_killed_or_stopped_in_the_middle() {
+    let broker = Broker::start().await;
+    let queue = AmqpQueue::start(options(&broker, "outage")).await.unwrap();
+    for killed in [true, false] {
+        let ids: BTreeSet<String> = (0..300).map(|n| format!("{killed}-{n}")).collect();
+        let all = ids
+            .iter()
+            .map(|id| queue.publish(parcel(id, Priority::Normal)));
+        for published in join_all(all).await {
+            published.unwrap();
+        }
+        let mut intake = open(&queue).await;
+        let stale = receive(&mut intake).await;
+        let half_way = Notify::new();
+        let outage = async {
+            half_way.notified().await;
+            if killed {
+                broker.kill().await;
+            } else {
+                broker.stop().await;
+            }
+            broker.boot().await;
+        };
+        let (done, ()) = tokio::join!(work(&queue, &mut intake, &ids, &half_way), outage);
+        assert_eq!(done, ids);
+        let settled = queue.settle(stale, Disposition::Complete).await;
+        assert!(matches!(settled, Err(QueueError::Lost)), "{settled:?}");
+        drop(intake);
+        until_standing(&queue, &[]).await;
+    }
+}
+
+/// Settles every kind of way, until each of `ids` is complete, and returns those that are.
+async fn work(
+    queue: &AmqpQueue,
+    intake: &mut impl Intake,
+    ids: &BTreeSet<String>,
+    half_way: &Notify,
+) -> BTreeSet<String> {
+    let mut done = BTreeSet::new();
+    while done.len() < ids.len() {
+        if done.len() == ids.len() / 2 {
+            half_way.notify_one();
+        }
+        let delivery = receive(intake).await;
+        let id = delivery.message_id.clone().unwrap();
+        let first_time = delivery.story.spent == 0 && id.ends_with('7');
+        let disposition = if first_time {
+            let at = clock::after(Clock::system().now(), Duration::from_millis(900));
+            let mut story = Box::new(delivery.story.clone());
+            story.spent = 1;
+            Disposition::Retry { at, story }
+        } else {
+            Disposition::Complete
+        };
+        // An error means: handed out again.
+        if queue.settle(delivery, disposition).await.is_ok() && !first_time {
+            done.insert(id);
+        }
+    }
+    done
+}
+
+#[tokio::test]
+async fn a_deleted_queue_is_declared_again() {
+    let (queue, prefix) = worker("deleted").await;
+    let producer = Producer::to(broker::shared().await).await;
+    let mut intake = open(&queue).await;
+    queue.publish(parcel("one", Priority::High)).await.unwrap();
+    let delivery = receive(&mut intake).await;
+    settle(&queue, delivery, Disposition::Complete).await;
+    producer
+        .delete(&format!("{prefix}.send.default.high"))
+        .await;
+    // It tells of the trouble once or more, and then goes on.
+    let again = async {
+        while let Err(error) = queue.publish(parcel("two", Priority::High)).await {
+            assert!(matches!(
+                error,
+                QueueError::Unroutable { .. } | QueueError::Unreachable { .. }
+            ));
+            let _ = timeout(Duration::from_millis(100), intake.receive()).await;
+        }
+        loop {
+            if let Ok(delivery) = intake.receive().await {
+                break delivery;
+            }
+        }
+    };
+    let delivery = timeout(PATIENCE, again).await.unwrap();
+    assert_eq!(delivery.message_id.as_deref(), Some("two"));
+}
+
+// === what is refused ===
+
+#[tokio::test]
+async fn a_queue_with_other_arguments_is_named_with_the_argument() {
+    let broker = broker::shared().await;
+    let options = options(broker, "mismatch");
+    let producer = Producer::to(broker).await;
+    let name = format!("{}.send.default.low", options.prefix);
+    producer.declare_classic(&name).await;
+    let error = AmqpQueue::start(options).await.unwrap_err();
+    let QueueError::Mismatch { thing, why } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(thing, &format!("queue {name}"));
+    assert!(why.contains("inequivalent arg 'x-"), "{why}");
+}
+
+#[tokio::test]
+async fn wrong_credentials_and_hosts_are_refused_without_telling_the_password() {
+    let broker = broker::shared().await;
+    let port = broker.port();
+    for address in [
+        format!("amqp://guest:s3cret@127.0.0.1:{port}/%2f"),
+        format!("amqp://guest:guest@127.0.0.1:{port}/nobody-has-s3cret"),
+    ] {
+        let options = AmqpOptions {
+            url: address.into(),
+            ..options(broker, "refused")
+        };
+        for error in [
+            AmqpQueue::start(options.clone()).await.unwrap_err(),
+            AmqpQueue::connect(options).await.unwrap_err(),
+        ] {
+            assert!(matches!(error, QueueError::Refused { .. }), "{error:?}");
+            assert!(!error.to_string().contains("guest:"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_command_fails_where_a_worker_waits_for_the_broker() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = broker::url(listener.local_addr().unwrap().port());
+    drop(listener);
+    let options = AmqpOptions {
+        url: nobody,
+        ..options(broker::shared().await, "nobody")
+    };
+    let error = AmqpQueue::connect(options.clone()).await.unwrap_err();
+    assert!(matches!(error, QueueError::Unreachable { .. }), "{error:?}");
+    let queue = AmqpQueue::start(options.clone()).await.unwrap();
+    assert!(!queue.is_up());
+    queue.close().await;
+    let unread = AmqpOptions {
+        url: "amqp//guest:s3cret@nowhere".into(),
+        ..options
+    };
+    let error = AmqpQueue::start(unread).await.unwrap_err().to_string();
+    assert!(!error.contains("s3cret"), "{error}");
+}
+
+// === dead letters ===
+
+#[tokio::test]
+async fn a_sweep_goes_through_more_letters_than_a_window_holds() {
+    const LETTERS: u64 = 2_500;
+    let (queue, prefix) = worker("sweep").await;
+    let producer = Producer::to(broker::shared().await).await;
+    let dead = format!("{prefix}.dead");
+    let bodies: Vec<String> = (0..LETTERS).map(|n| n.to_string()).collect();
+    let all = bodies
+        .iter()
+        .map(|body| producer.publish("", &dead, body.as_bytes(), BasicProperties::default()));
+    join_all(all).await;
+    let number = |letter: &DeadLetter| -> u64 {
+        std::str::from_utf8(&letter.body).unwrap().parse().unwrap()
+    };
+    let mut seen = Vec::new();
+    // The first 2,200 are kept, so the third window is needed for the rest.
+    let choose = |letter: &DeadLetter| {
+        let n = number(letter);
+        seen.push(n);
+        ControlFlow::Continue(match n {
+            0..2_200 => Fate::Keep,
+            _ if n % 2 == 0 => Fate::Replay(Box::new(letter.replay())),
+            _ => Fate::Discard,
+        })
+    };
+    let tally = timeout(PATIENCE, queue.sweep(choose))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        (tally.visited, tally.replayed, tally.discarded),
+        (LETTERS, 150, 150)
+    );
+    assert!(seen.iter().copied().eq(0..LETTERS), "not the oldest first");
+    until_standing(&queue, &[("dead", 2_200), ("send.default.normal", 150)]).await;
+    // Those that were kept are back in their old order.
+    let mut kept = Vec::new();
+    let look = |letter: &DeadLetter| {
+        kept.push(number(letter));
+        ControlFlow::Continue(Fate::Keep)
+    };
+    timeout(PATIENCE, queue.sweep(look)).await.unwrap().unwrap();
+    assert!(kept.iter().copied().eq(0..2_200), "another order: {kept:?}");
+}
+
+// === the lease ===
+
+#[tokio::test]
+async fn the_lease_goes_to_the_next_worker_when_the_owner_is_cut_off() {
+    let broker = broker::shared().await;
+    let wire = Proxy::to(broker.port()).await;
+    let direct = options(broker, "lease");
+    let over_wire = AmqpOptions {
+        url: broker::url(wire.port()),
+        ..direct.clone()
+    };
+    let account = AccountName::default();
+    let first = AmqpQueue::start(over_wire).await.unwrap();
+    let mut held = timeout(PATIENCE, first.lease(&account))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(held.fresh, "nobody had it before");
+    assert!(held.holds(Instant::now()));
+
+    let second = AmqpQueue::start(direct).await.unwrap();
+    let standing_by = tokio::spawn({
+        let (second, account) = (second.clone(), account.clone());
+        async move { second.lease(&account).await }
+    });
+    // It is renewed, again and again.
+    let end = Instant::now() + Duration::from_secs(8);
+    timeout(PATIENCE, async {
+        while !held.holds(end) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("the lease was not renewed");
+    assert!(!standing_by.is_finished(), "two owners");
+
+    wire.cut();
+    let next = timeout(PATIENCE, standing_by)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    timeout(PATIENCE, held.lost())
+        .await
+        .expect("the old owner does not know");
+    assert!(next.holds(Instant::now()));
+    assert!(!next.fresh, "somebody had it before");
+
+    // Let go of, it is free again.
+    drop(next);
+    let back = timeout(PATIENCE, first.lease(&account))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(back.holds(Instant::now()));
 }
 
 // === helpers ===
 
-/// A worker's queue on the shared node, under a prefix of its own.
-async fn worker(subject: &str) -> AmqpQueue {
+/// A worker's queue on the shared node, and its prefix.
+async fn worker(subject: &str) -> (AmqpQueue, String) {
     let options = options(broker::shared().await, subject);
-    AmqpQueue::start(options).await.unwrap()
+    let prefix = options.prefix.clone();
+    (AmqpQueue::start(options).await.unwrap(), prefix)
 }
 
 fn options(broker: &Broker, subject: &str) -> AmqpOptions {
@@ -126,7 +494,7 @@ async fn settle(queue: &AmqpQueue, delivery: Delivery, disposition: Disposition)
 
 /// Waits until exactly these queues (without the prefix) hold these numbers of messages.
 async fn until_standing(queue: &AmqpQueue, expected: &[(&str, u64)]) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let depths = queue.depths().await.unwrap();
         let mut standing: Vec<_> = depths
@@ -138,8 +506,10 @@ async fn until_standing(queue: &AmqpQueue, expected: &[(&str, u64)]) {
         if standing == expected {
             return;
         }
-        let late = tokio::time::Instant::now() > deadline;
-        assert!(!late, "{standing:?} stand, not {expected:?}");
+        assert!(
+            Instant::now() < deadline,
+            "{standing:?} stand, not {expected:?}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,4 +1,5 @@
 //! What several subjects need.
 
 pub mod broker;
+pub mod producer;
 pub mod proxy;

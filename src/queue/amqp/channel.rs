@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, QueueDeclareOptions,
 };
-use lapin::types::FieldTable;
+use lapin::types::{DeliveryTag, FieldTable};
 use lapin::{Acker, Channel, Consumer, Queue};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::error::{self, Place};
 use super::link::Connections;
@@ -15,6 +16,17 @@ use crate::queue::QueueError;
 
 /// One answer on a channel that is open. It takes milliseconds, and seconds while a quorum elects.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// RabbitMQ keeps the order of what is returned while so many returns are under way; more of them
+/// it takes together, and puts back in any order.
+const RETURN_BATCH: usize = 32;
+/// How long a batch may take to be back.
+const RETURN_TIMEOUT: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// Gives one delivery back.
+const REQUEUE: BasicNackOptions = BasicNackOptions {
+    multiple: false,
+    requeue: true,
+};
 
 /// A consuming channel whose every consumer holds at most `window` unacknowledged messages.
 pub(super) async fn open(connections: &Connections, window: u16) -> Result<Channel, QueueError> {
@@ -70,14 +82,33 @@ pub(super) async fn ack(acker: &Acker) -> Result<(), QueueError> {
 
 /// Where that fails the channel is gone, and the broker takes the delivery back by itself.
 pub(super) async fn give_back(acker: &Acker) {
-    let requeue = BasicNackOptions {
-        multiple: false,
-        requeue: true,
-    };
-    let given_back = timeout(ANSWER_TIMEOUT, acker.nack(requeue)).await;
+    let given_back = timeout(ANSWER_TIMEOUT, acker.nack(REQUEUE)).await;
     if !matches!(given_back, Ok(Ok(true))) {
         tracing::debug!("giving a delivery back: its channel is gone");
     }
+}
+
+/// Gives deliveries of one queue back, in this order, unless somebody else takes them meanwhile.
+pub(super) async fn give_all_back(
+    channel: &Channel,
+    place: &Place,
+    queue: &str,
+    tags: &[DeliveryTag],
+) -> Result<(), QueueError> {
+    let ready = async || Ok(look_at(channel, place, queue).await?.message_count());
+    let mut expected = ready().await?;
+    let mut nobody_takes_them = true;
+    for batch in tags.chunks(RETURN_BATCH) {
+        let nacks = batch.iter().map(|tag| channel.basic_nack(*tag, REQUEUE));
+        error::within(ANSWER_TIMEOUT, place, try_join_all(nacks)).await?;
+        expected = expected.saturating_add(u32::try_from(batch.len()).unwrap_or(u32::MAX));
+        let until = Instant::now() + RETURN_TIMEOUT;
+        while nobody_takes_them && ready().await? < expected {
+            nobody_takes_them = Instant::now() < until;
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+    Ok(())
 }
 
 fn of_queue<T>(

@@ -1,9 +1,9 @@
 //! The sweep over the dead letters.
 //!
-//! A letter that is kept stays unacknowledged until the end, so that no other comes twice; the
-//! broker returns them all, in order, when the channel closes. But what is unacknowledged fills a
-//! consumer's window: so whenever one is full of kept letters, the next consumer begins, with a
-//! window of its own. The broker remembers the kept ones; this process forgets them at once.
+//! A letter that is kept stays unacknowledged until the end, so that none comes twice; then the
+//! broker gets them back, in order. But what is unacknowledged fills a consumer's window: so
+//! whenever one is full of kept letters, the next consumer begins, with a window of its own. The
+//! broker remembers the kept ones; this process only their numbers.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -11,12 +11,14 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, TryStreamExt};
 use lapin::message::Delivery as Message;
+use lapin::options::BasicCancelOptions;
+use lapin::types::DeliveryTag;
 use lapin::{Channel, Consumer};
 use tokio::time::timeout;
 
 use super::channel::ANSWER_TIMEOUT;
 use super::link::Connections;
-use super::{AmqpQueue, DEFAULT_EXCHANGE, LINK_WAIT, channel, properties};
+use super::{AmqpQueue, DEFAULT_EXCHANGE, LINK_WAIT, channel, error, properties};
 use crate::message::Parcel;
 use crate::queue::{DeadLetter, DeadLetters, Fate, QueueError, Tally};
 
@@ -26,17 +28,14 @@ const WINDOW: u16 = 1_000;
 const IN_FLIGHT_MAX: usize = 500;
 /// No letter comes for so long: another sweep holds the rest.
 const IDLE_MAX: Duration = Duration::from_secs(5);
-/// How long the broker may take to put back what was kept.
-const RETURN_MAX: Duration = Duration::from_secs(5);
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
-
 /// One sweep: a channel, and how many letters are still to be visited.
 struct Sweep<'a> {
     connections: &'a Connections,
     channel: Channel,
     queue: String,
-    began_with: u32,
     left: u32,
+    /// In the order in which they came.
+    kept: Vec<DeliveryTag>,
 }
 
 /// What was done with one letter, for the tally.
@@ -83,10 +82,14 @@ impl DeadLetters for AmqpQueue {
             };
             tally.visited += 1;
             let ControlFlow::Continue(fate) = choose(&letter) else {
+                sweep.kept.push(message.delivery_tag);
                 break;
             };
             match fate {
-                Fate::Keep => kept_in_window += 1,
+                Fate::Keep => {
+                    kept_in_window += 1;
+                    sweep.kept.push(message.delivery_tag);
+                }
                 Fate::Replay(parcel) => {
                     in_flight.push(self.carry_out(&connections, message, Some(parcel)));
                 }
@@ -96,7 +99,10 @@ impl DeadLetters for AmqpQueue {
         while let Some(done) = in_flight.try_next().await? {
             tally.count(&done);
         }
-        sweep.end(&tally).await;
+        if let Err(error) = sweep.end(consumer).await {
+            // Without us the broker returns what was kept as well, if in another order.
+            tracing::debug!(%error, "ending a sweep");
+        }
         Ok(tally)
     }
 }
@@ -144,8 +150,8 @@ impl<'a> Sweep<'a> {
             connections,
             channel,
             queue,
-            began_with: standing.message_count(),
             left: standing.message_count(),
+            kept: Vec::new(),
         })
     }
 
@@ -167,28 +173,18 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Returns what was kept, and waits a moment until it is back: whoever sweeps next is to find
-    /// it.
-    async fn end(self, tally: &Tally) {
+    /// Returns what was kept, and waits until it is back: whoever sweeps next is to find it.
+    async fn end(mut self, mut consumer: Consumer) -> Result<(), QueueError> {
+        let place = self.connections.place();
+        let cancelled = (self.channel).basic_cancel(consumer.tag(), BasicCancelOptions::default());
+        error::within(ANSWER_TIMEOUT, place, cancelled).await?;
+        while let Some(Ok(message)) = consumer.next().await {
+            self.kept.push(message.delivery_tag);
+        }
+        channel::give_all_back(&self.channel, place, &self.queue, &self.kept).await?;
         let closing = self.channel.close(200, "bye".into());
-        if !matches!(timeout(ANSWER_TIMEOUT, closing).await, Ok(Ok(()))) {
-            return tracing::debug!("a sweep's channel was not closed in order");
-        }
-        let removed = tally.replayed + tally.discarded;
-        let back = async {
-            let channel = self.connections.channel().await?;
-            loop {
-                let place = self.connections.place();
-                let found = channel::look_at(&channel, place, &self.queue).await?;
-                if u64::from(found.message_count()) + removed >= self.began_with.into() {
-                    return Ok::<_, QueueError>(());
-                }
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        };
-        if !matches!(timeout(RETURN_MAX, back).await, Ok(Ok(()))) {
-            tracing::debug!("dead letters that were kept are not all back yet");
-        }
+        error::within(ANSWER_TIMEOUT, place, closing).await?;
+        Ok(())
     }
 }
 

@@ -11,12 +11,11 @@ use futures_util::{Stream, StreamExt};
 use jiff::Timestamp;
 use lapin::options::BasicCancelOptions;
 use lapin::{Acker, BasicProperties, Channel, Consumer};
-use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::channel::{self, ANSWER_TIMEOUT};
 use super::link::Connections;
-use super::{Shared, properties};
+use super::{Shared, error, properties};
 use crate::message::{AccountName, Priority};
 use crate::queue::{Delivery, Intake, Lane, QueueError, Tag};
 
@@ -235,44 +234,40 @@ impl Consuming {
     /// channel open.
     fn retire(self, shared: &Arc<Shared>) {
         let Self { session, sources } = self;
-        let not_received: usize = sources.iter().map(|source| source.waiting.len()).sum();
-        let received = session.hand().held.len() - not_received;
-        if received == 0 || session.is_gone() {
+        let runtime = tokio::runtime::Handle::try_current();
+        let (false, Ok(runtime)) = (session.is_gone(), runtime) else {
             shared.sessions.remove(session.number);
             return;
-        }
+        };
         let shared = Arc::clone(shared);
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                let giving_back = give_back(&session, sources);
-                if timeout(ANSWER_TIMEOUT, giving_back).await.is_err() {
-                    tracing::debug!("the broker did not take back what was not received");
-                }
-                shared.sessions.retire(&session);
-            });
-        }
+        runtime.spawn(async move {
+            if let Err(error) = give_back(&session, sources).await {
+                tracing::debug!(%error, "giving back what was not received");
+            }
+            shared.sessions.retire(&session);
+        });
     }
 }
 
 /// Cancels the consumers and returns what they still hold, in order.
-async fn give_back(session: &Session, sources: Vec<Source>) {
+async fn give_back(session: &Session, sources: Vec<Source>) -> Result<(), QueueError> {
+    let place = session.connections.place();
     for mut source in sources {
-        let tag = source.consumer.tag();
-        let cancelled = (session.channel).basic_cancel(tag, BasicCancelOptions::default());
-        if let Err(error) = cancelled.await {
-            tracing::debug!(%error, "cancelling a consumer");
-            return;
-        }
+        let cancelled =
+            (session.channel).basic_cancel(source.consumer.tag(), BasicCancelOptions::default());
+        error::within(ANSWER_TIMEOUT, place, cancelled).await?;
+        let mut tags = Vec::new();
         for delivery in source.waiting {
-            if let Some(held) = session.take(delivery.tag.number) {
-                channel::give_back(&held.acker).await;
-            }
+            session.hand().held.remove(&delivery.tag.number);
+            tags.push(delivery.tag.number);
         }
         // After the cancel the stream ends behind its last delivery.
         while let Some(Ok(message)) = source.consumer.next().await {
-            channel::give_back(&message.acker).await;
+            tags.push(message.delivery_tag);
         }
+        channel::give_all_back(&session.channel, place, &source.queue, &tags).await?;
     }
+    Ok(())
 }
 
 // === impl Session ===
@@ -325,10 +320,6 @@ impl Session {
         };
         self.hand().held.insert(message.delivery_tag, held);
         delivery
-    }
-
-    fn take(&self, number: u64) -> Option<Held> {
-        self.hand().held.remove(&number)
     }
 }
 

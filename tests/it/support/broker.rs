@@ -121,18 +121,6 @@ impl Broker {
         self.end("-TERM").await;
     }
 
-    /// Runs `rabbitmqctl` and returns what it prints.
-    pub async fn ctl(&self, arguments: &[&str]) -> String {
-        let mut command = self.command("rabbitmqctl");
-        command.arg("--quiet").args(arguments);
-        let output = tokio::task::spawn_blocking(move || command.output().unwrap());
-        let output = output.await.unwrap();
-        let told = String::from_utf8_lossy(&output.stdout).into_owned();
-        let trouble = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "rabbitmqctl: {told}{trouble}");
-        told
-    }
-
     async fn end(&self, signal: &str) {
         let pid = fs::read_to_string(self.path("pid")).unwrap();
         let pid = pid.trim();
