@@ -28,17 +28,17 @@ const END_GRACE: Duration = Duration::from_millis(200);
 
 /// A durable, queue-backed dispatcher for HubSpot Single Send email.
 #[derive(Debug, Parser)]
-#[command(name = "postrider", version, propagate_version = true)]
+#[command(name = "postrider", version)]
 #[command(
     after_help = "Exit codes: 0 done, 64 bad usage or configuration, 65 bad input data, \
                         69 queue or HubSpot unreachable, 70 a fault of Postrider's own."
 )]
 struct Cli {
     /// Configuration file [default: config/postrider.toml, when it exists]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Everywhere")]
     config: Option<PathBuf>,
     /// Print data as JSON, a line each
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Everywhere")]
     json: bool,
     #[command(subcommand)]
     command: Command,
@@ -89,8 +89,10 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     let Cli {
         config, command, ..
     } = cli;
-    logging::init(command.talk(), config::log_directives().as_deref()).map_err(|error| {
-        Failure::usage(format!("RUST_LOG cannot be read: {error}"))
+    let directives = config::log_directives();
+    logging::init(command.talk(), directives.as_deref()).map_err(|error| {
+        let directives = directives.unwrap_or_default();
+        Failure::usage(format!("RUST_LOG is {directives:?}: {error}"))
             .hint("write a level, or levels by module: `info`, `warn,postrider=debug`")
     })?;
     let sources = Sources::of_process(config, command.flags());

@@ -15,7 +15,7 @@ use self::filter::{Filter, Selection};
 use self::groups::Groups;
 use super::failure::{Exit, Failure};
 use super::open::{Purpose, with_queue};
-use super::output::{Output, confirm, progress, talk};
+use super::output::{Output, confirm, count as counted, progress, talk};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::outcome::DeadReason;
@@ -171,7 +171,7 @@ async fn act(
         if count == 0 {
             return nothing(selection, deed);
         }
-        let question = format!("{} {count} dead letters?", deed.capital());
+        let question = format!("{} {}?", deed.capital(), counted(count, "dead letter"));
         if !confirm(&question)? {
             talk("nothing was done");
             return Ok(());
@@ -281,7 +281,7 @@ impl Deed {
     fn capital(self) -> &'static str {
         match self {
             Self::Replay => "Replay",
-            Self::Discard => "Discard for good",
+            Self::Discard => "Discard",
         }
     }
 

@@ -76,11 +76,7 @@ impl From<ConfigError> for Failure {
 
 impl From<QueueError> for Failure {
     fn from(error: QueueError) -> Self {
-        let usage = matches!(
-            error,
-            QueueError::Mismatch { .. } | QueueError::Unroutable { .. }
-        );
-        let exit = if usage {
+        let exit = if matches!(error, QueueError::Mismatch { .. }) {
             Exit::Usage
         } else {
             Exit::Unavailable

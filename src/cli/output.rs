@@ -83,8 +83,8 @@ pub(super) fn talk(text: impl Display) {
 pub(super) fn confirm(question: &str) -> Result<bool, Failure> {
     if !stdin().is_terminal() {
         return Err(
-            Failure::usage(format!("{question} Nobody is there to answer"))
-                .hint("add --yes to say so beforehand, or --dry-run to look first"),
+            Failure::usage(format!("nobody is there to answer: {question}"))
+                .hint("add --yes to say yes beforehand, or --dry-run to look first"),
         );
     }
     write!(stderr(), "{question} [y/N] ")?;
@@ -92,6 +92,12 @@ pub(super) fn confirm(question: &str) -> Result<bool, Failure> {
     let mut answer = String::new();
     stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// `1 request`, `2 requests`.
+pub(super) fn count(number: u64, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 /// A bar, or a spinner when nobody knows the length. Hidden where stderr is no terminal.

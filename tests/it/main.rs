@@ -8,6 +8,7 @@
     reason = "a test may stop at once"
 )]
 mod amqp;
+mod cli;
 mod clients;
 mod config;
 mod contract;

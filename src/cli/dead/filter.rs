@@ -14,9 +14,10 @@ use crate::queue::DeadLetter;
 /// What a letter must be like; all that is given must hold.
 #[derive(Debug, Default, Args)]
 pub(super) struct Filter {
-    /// malformed, rejected, refused, exhausted, expired or operator
+    /// Why they died: malformed, rejected, refused, exhausted, expired or operator
     #[arg(long, value_parser = reason)]
     reason: Option<DeadReason>,
+    /// The account's name
     #[arg(long)]
     account: Option<String>,
     /// The template: HubSpot's content id

@@ -6,7 +6,7 @@ use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::cli::failure::{Exit, Failure};
-use crate::cli::output::{Output, talk};
+use crate::cli::output::{Output, count, talk};
 use crate::message::{Malformed, MessageId};
 use crate::queue::QueueError;
 
@@ -21,8 +21,10 @@ pub(super) struct Report {
     durable: u64,
     /// The only one, as long as there is one.
     first: Option<MessageId>,
-    /// Bad requests, and those that belong to no account.
+    /// No requests.
     pub(super) refused: u64,
+    /// Of an account that no worker has declared.
+    unroutable: u64,
     unconfirmed: u64,
     /// The first error of the queue.
     error: Option<QueueError>,
@@ -52,6 +54,7 @@ impl Report {
             durable: 0,
             first: None,
             refused: 0,
+            unroutable: 0,
             unconfirmed: 0,
             error: None,
             unreadable: None,
@@ -98,7 +101,8 @@ impl Report {
             problem: Some(&malformed.problem),
             hint: malformed.hint.as_deref(),
         };
-        self.tell_refused(&told, output)
+        self.refused += 1;
+        self.tell_not_taken(&told, output)
     }
 
     /// No worker knows its account.
@@ -116,15 +120,15 @@ impl Report {
             problem: Some(&error.to_string()),
             hint: Some(error.hint()),
         };
-        self.tell_refused(&told, output)
+        self.unroutable += 1;
+        self.tell_not_taken(&told, output)
     }
 
-    fn tell_refused(&mut self, told: &Told<'_>, output: &mut Output) -> io::Result<()> {
-        self.refused += 1;
+    fn tell_not_taken(&self, told: &Told<'_>, output: &mut Output) -> io::Result<()> {
         if output.json {
             return output.object(told);
         }
-        if self.refused <= TOLD_MAX {
+        if self.refused + self.unroutable <= TOLD_MAX {
             let problem = told.problem.unwrap_or_default();
             self.progress.suspend(|| {
                 talk(format_args!("line {}: {problem}", told.line));
@@ -167,8 +171,8 @@ impl Report {
 
     /// How many bad lines were not told one by one.
     pub(super) fn tell_omitted(&self, json: bool) {
-        if !json && self.refused > TOLD_MAX {
-            let more = self.refused - TOLD_MAX;
+        let more = (self.refused + self.unroutable).saturating_sub(TOLD_MAX);
+        if !json && more > 0 {
             talk(format_args!("and {more} more; --json tells all"));
         }
     }
@@ -177,44 +181,52 @@ impl Report {
     pub(super) fn end(self, json: bool) -> Result<(), Failure> {
         self.progress.finish_and_clear();
         self.tell_omitted(json);
-        let Self { place, durable, .. } = &self;
-        let done = match (&self.first, durable) {
-            (Some(id), 1) => format!("request {id} is durable in {place}"),
-            _ => format!("{durable} requests are durable in {place}"),
-        };
-        if self.unconfirmed > 0 {
-            let why = self.error.map(|error| error.to_string());
-            return Err(Failure::new(
-                Exit::Unavailable,
-                format!(
-                    "{}; {done}, {} are not confirmed, and what follows them was not published",
-                    why.unwrap_or_default(),
-                    self.unconfirmed
-                ),
-            )
-            .hint("send those that are not confirmed again, with the id told here as sendId"));
-        }
-        if let Some(why) = &self.unreadable {
-            return Err(Failure::new(
-                Exit::Data,
-                format!("the input cannot be read on: {why}; {done}"),
-            )
-            .hint("send what follows the last durable line again"));
-        }
-        if self.interrupted {
-            return Err(Failure::new(
-                Exit::Interrupted,
-                format!("interrupted; {done}, and nothing else of the input was published"),
-            ));
-        }
-        if self.refused > 0 {
-            return Err(Failure::new(
-                Exit::Data,
-                format!("{} requests were not published; {done}", self.refused),
-            )
-            .hint("correct the lines told above and send them again"));
+        let done = self.done();
+        if let Some(failure) = self.failure(&done) {
+            return Err(failure);
         }
         talk(done);
         Ok(())
+    }
+
+    fn done(&self) -> String {
+        match (&self.first, self.durable) {
+            (Some(id), 1) => format!("request {id} is durable in {}", self.place),
+            (None, _) => "nothing was published".to_owned(),
+            (Some(_), n) => format!("{n} requests are durable in {}", self.place),
+        }
+    }
+
+    /// Of several troubles, the one that says most about what was not published.
+    fn failure(&self, done: &str) -> Option<Failure> {
+        if let Some(error) = &self.error {
+            let unconfirmed = count(self.unconfirmed, "request");
+            let problem =
+                format!("{error}; {done}, {unconfirmed} without a confirm, and nothing after that");
+            let hint = "send those without a confirm again, under the id told here as sendId";
+            return Some(Failure::new(Exit::Unavailable, problem).hint(hint));
+        }
+        if let Some(why) = &self.unreadable {
+            let problem = format!("the input cannot be read to its end: {why}; {done}");
+            let hint = "send what follows the last durable line again";
+            return Some(Failure::new(Exit::Data, problem).hint(hint));
+        }
+        if self.interrupted {
+            let problem = format!("interrupted; {done}, and nothing else of the input");
+            let hint = "requests with a sendId of their own may be sent again: each mails once";
+            return Some(Failure::new(Exit::Interrupted, problem).hint(hint));
+        }
+        if self.unroutable > 0 {
+            let unroutable = count(self.unroutable, "request");
+            let problem = format!("{unroutable} found no queue; {done}");
+            let hint = "start a worker that has this account, or correct the account's name";
+            return Some(Failure::new(Exit::Unavailable, problem).hint(hint));
+        }
+        (self.refused > 0).then(|| {
+            let refused = count(self.refused, "bad request");
+            let problem = format!("{refused} left out; {done}");
+            Failure::new(Exit::Data, problem)
+                .hint("correct the lines told above and send them again")
+        })
     }
 }

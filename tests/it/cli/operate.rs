@@ -1,0 +1,137 @@
+//! `queue`, `check` and `sandbox`.
+
+use super::shop::{Shop, answer_once, interrupt, request, told, without_word_after};
+
+#[test]
+fn queue_shows_what_the_worker_says() {
+    let shop = Shop::new();
+    shop.write("one.json", &request("order-1"));
+    shop.run(&["send", "one.json"]);
+    let worker = answer_once(
+        r#"{"accounts": [
+            {"name": "default", "owner": true, "in_flight": 3,
+             "pauses": [{"scope": "account", "reason": "unauthorized",
+                         "since": "2026-01-01T00:00:00Z",
+                         "words": {"status": 401, "message": "Authentication failed"}}],
+             "quota": [{"bucket": "send", "limit": 190, "window_s": 10.0, "used": 12}]},
+            {"name": "shop", "owner": false, "in_flight": 0, "pauses": [], "quota": []}]}"#,
+    );
+    let shown = shop.run(&["queue", "--worker", &worker]);
+    let shown = without_word_after(&shown, "unauthorized: ");
+    let shown = without_word_after(&shown, "oldest ");
+    insta::assert_snapshot!(shown, @"
+    exit 0
+    --- stdout
+    postrider.send.default.high            0
+    postrider.send.default.normal          1  oldest AGE
+    postrider.send.default.low             0
+    postrider.results.default              0
+    postrider.delay                        0
+    postrider.dead                         0
+
+    account default: dispatches, 3 calls in flight
+      send   12 of 190 calls in 10 s used
+      paused (account) for unauthorized: AGE until a probe finds it healed; nothing is lost
+      HubSpot says: Authentication failed
+
+    account shop: stands by, 0 calls in flight
+    ");
+}
+
+#[test]
+fn queue_says_plainly_when_no_worker_answers() {
+    let shop = Shop::new();
+    insta::assert_snapshot!(shop.run(&["queue"]), @"
+    exit 69
+    --- stderr
+    error: there is no queue at sqlite:postrider.db
+    hint: run this in the worker's folder, or set queue.url to the worker's
+    ");
+    shop.write("one.json", &request("order-1"));
+    shop.run(&["send", "one.json"]);
+    let shown = shop.run(&["queue", "--worker", "127.0.0.1:1"]);
+    insta::assert_snapshot!(without_word_after(&shown, "oldest "), @"
+    exit 0
+    --- stdout
+    postrider.send.default.high            0
+    postrider.send.default.normal          1  oldest AGE
+    postrider.send.default.low             0
+    postrider.results.default              0
+    postrider.delay                        0
+    postrider.dead                         0
+
+    no worker answers at 127.0.0.1:1 (nothing listens there): pauses and rates are known to the worker alone
+    --- stderr
+    hint: start one with `postrider worker`, or name its address with --worker
+    ");
+}
+
+#[test]
+fn check_proves_the_token_against_the_sandbox() {
+    let shop = Shop::new();
+    let (mut sandbox, address) = shop.sandbox(&["--token", "pat-na1-right"]);
+    let check = |token: &str, more: &[(&str, &str)]| {
+        let mut command = shop.command(&["check"]);
+        command.env("POSTRIDER_ACCOUNTS__DEFAULT__BASE_URL", &address);
+        command.env("POSTRIDER_ACCOUNTS__DEFAULT__TOKEN", token);
+        command.envs(more.iter().copied());
+        told(command).replace(&address, "http://SANDBOX")
+    };
+    insta::assert_snapshot!(check("pat-na1-right", &[]), @"
+    exit 0
+    --- stdout
+    ok      config: valid; accounts: default
+    ok      queue: sqlite:postrider.db answers, 0 messages stand in it
+    ok      account default: portal 62515 (DEVELOPER_TEST, UTC), scopes oauth marketing-email transactional-email at http://SANDBOX/
+    ");
+    insta::assert_snapshot!(check("pat-na1-wrong", &[]), @"
+    exit 64
+    --- stdout
+    ok      config: valid; accounts: default
+    ok      queue: sqlite:postrider.db answers, 0 messages stand in it
+    failed  account default: http://SANDBOX/ answers 401: Authentication credentials not found. This API supports OAuth 2.0 authentication and you can find more details at https://developers.hubspot.com/docs/methods/auth/oauth-overview
+            hint: HubSpot does not accept the token: check accounts.NAME.token or its token_file
+    --- stderr
+    error: not everything is as it should be
+    hint: each line above that fails tells its next step
+    ");
+    let other = [("POSTRIDER_ACCOUNTS__DEFAULT__PORTAL_ID", "4711")];
+    insta::assert_snapshot!(check("pat-na1-right", &other), @"
+    exit 64
+    --- stdout
+    ok      config: valid; accounts: default
+    ok      queue: sqlite:postrider.db answers, 0 messages stand in it
+    failed  account default: the token opens portal 62515, and portal_id is 4711
+            hint: set accounts.default.token to one of portal 4711, or correct portal_id
+    --- stderr
+    error: not everything is as it should be
+    hint: each line above that fails tells its next step
+    ");
+    interrupt(&sandbox);
+    assert_eq!(sandbox.wait().unwrap().code(), Some(0));
+    insta::assert_snapshot!(check("pat-na1-right", &[]), @"
+    exit 69
+    --- stdout
+    ok      config: valid; accounts: default
+    ok      queue: sqlite:postrider.db answers, 0 messages stand in it
+    failed  account default: http://SANDBOX/ does not answer: no answer: Connection refused (os error 111)
+            hint: HubSpot cannot be reached (Connection refused (os error 111)): check accounts.NAME.base_url and the network
+    --- stderr
+    error: not everything is as it should be
+    hint: each line above that fails tells its next step
+    ");
+}
+
+#[test]
+fn check_shows_the_configuration_without_its_secrets() {
+    let shop = Shop::new();
+    let mut command = shop.command(&["check", "--show", "--json"]);
+    command.env("POSTRIDER_ACCOUNTS__SHOP__TOKEN", "pat-na1-hidden");
+    command.env("POSTRIDER_QUEUE__URL", "amqp://ada:hidden@rabbit:5672/mail");
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!text.contains("hidden") && !text.contains("ada"), "{text}");
+    let shown: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(shown["queue.url"], "amqp://rabbit:5672/mail");
+    assert_eq!(shown["accounts.shop.token"], "********");
+}

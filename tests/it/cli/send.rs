@@ -1,0 +1,164 @@
+//! `send`: what is durable, what is refused, and how it says so.
+
+use std::io::Write;
+use std::net::TcpListener;
+
+use super::shop::{Shop, interrupt, request, told, wait_until};
+
+#[test]
+fn send_takes_one_object_and_json_lines() {
+    let shop = Shop::new();
+    shop.write("one.json", &request("order-1").replace(", ", ",\n  "));
+    insta::assert_snapshot!(shop.run(&["send", "one.json"]), @"
+    exit 0
+    --- stderr
+    request order-1 is durable in sqlite:postrider.db
+    ");
+    let lines = format!("{}\n\n{}\n", request("order-2"), request("order-3"));
+    shop.write("lines.jsonl", &lines);
+    insta::assert_snapshot!(shop.run(&["send", "lines.jsonl", "--json"]), @r#"
+    exit 0
+    --- stdout
+    {"line":1,"id":"order-2","status":"durable"}
+    {"line":3,"id":"order-3","status":"durable"}
+    --- stderr
+    2 requests are durable in sqlite:postrider.db
+    "#);
+    let mut stream = shop.command(&["send", "--priority", "high"]);
+    stream.write_stdin(lines);
+    insta::assert_snapshot!(told(stream), @"
+    exit 0
+    --- stderr
+    2 requests are durable in sqlite:postrider.db
+    ");
+    assert_eq!(shop.depth("send.default.normal"), 3);
+    assert_eq!(shop.depth("send.default.high"), 2);
+}
+
+#[test]
+fn send_mints_an_id_beside_the_body() {
+    let shop = Shop::new();
+    shop.write(
+        "one.json",
+        r#"{"emailId": 7, "message": {"to": "ada@example.com"}}"#,
+    );
+    insta::assert_snapshot!(shop.run(&["send", "one.json"]), @"
+    exit 0
+    --- stderr
+    request UUID is durable in sqlite:postrider.db
+    ");
+}
+
+#[test]
+fn a_file_with_a_bad_line_is_not_published_at_all() {
+    let shop = Shop::new();
+    let bad = format!(
+        "{}\n{{\"emailId\": \n{}\n{}\n[]\n",
+        request("order-1"),
+        request("order-2").replace("emailId", "emialId"),
+        request("order-3").replace("ada@", "noreply@"),
+    );
+    shop.write("bad.jsonl", &bad);
+    insta::assert_snapshot!(shop.run(&["send", "bad.jsonl"]), @"
+    exit 65
+    --- stderr
+    line 2: the body is not JSON (line 1 column 11)
+      hint: publish one JSON object in each message
+    line 3: the body is no request: unknown field `emialId`, expected one of `emailId`, `message`, `contactProperties`, `customProperties`, `dispatch` at line 1 column 10
+      hint: did you mean `emailId`?
+    line 4: message.to begins with `noreply@`: HubSpot refuses role addresses
+      hint: send to a person's address
+    line 5: a list is no request
+      hint: write one request a line: `jq -c '.[]' FILE`
+    error: 4 of 5 requests in bad.jsonl are bad; nothing was published
+    hint: correct them and send the file again
+    ");
+    assert!(!shop.exists("postrider.db"));
+    insta::assert_snapshot!(shop.run(&["send", "nowhere.jsonl"]), @"
+    exit 65
+    --- stderr
+    error: nowhere.jsonl cannot be read: No such file or directory (os error 2)
+    hint: name a readable file, or `-` for standard input
+    ");
+}
+
+#[test]
+fn of_a_stream_the_good_lines_are_published_and_the_bad_ones_told() {
+    let shop = Shop::new();
+    let mut stream = shop.command(&["send", "-", "--json"]);
+    stream.write_stdin(format!(
+        "{}\n{}\n{}",
+        request("order-1"),
+        request("order-2").replace("4126643121", "\"secret-text\""),
+        request("order-3"),
+    ));
+    let told = told(stream);
+    assert!(told.starts_with("exit 65\n"), "{told}");
+    assert!(!told.contains("secret-text"), "{told}");
+    assert_eq!(told.matches(r#""status":"durable""#).count(), 2, "{told}");
+    assert_eq!(told.matches(r#""status":"refused""#).count(), 1, "{told}");
+    assert_eq!(shop.depth("send.default.normal"), 2);
+}
+
+#[test]
+fn nothing_to_send_is_said_and_no_error() {
+    let shop = Shop::new();
+    insta::assert_snapshot!(shop.run(&["send"]), @"
+    exit 0
+    --- stderr
+    nothing was published
+    ");
+}
+
+#[test]
+fn a_broker_that_is_not_there_exits_69_and_keeps_its_password() {
+    let shop = Shop::new();
+    let mut command = shop.command(&["queue"]);
+    // Nothing listens on a port that was just given back.
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    command.env(
+        "POSTRIDER_QUEUE__URL",
+        format!("amqp://ada:secret@127.0.0.1:{port}/mail"),
+    );
+    let told = told(command).replace(&port.to_string(), "PORT");
+    insta::assert_snapshot!(told, @"
+    exit 69
+    --- stderr
+    error: the queue at 127.0.0.1:PORT/mail cannot be reached: IO error: Connection refused (os error 111)
+    hint: check queue.url and that the broker runs; nothing is lost meanwhile
+    ");
+}
+
+#[test]
+fn many_requests_are_all_durable_before_send_ends() {
+    let shop = Shop::new();
+    let lines: String = (0..2_000)
+        .map(|n| request(&format!("order-{n}")) + "\n")
+        .collect();
+    shop.write("many.jsonl", &lines);
+    insta::assert_snapshot!(shop.run(&["send", "many.jsonl"]), @"
+    exit 0
+    --- stderr
+    2000 requests are durable in sqlite:postrider.db
+    ");
+    assert_eq!(shop.depth("send.default.normal"), 2_000);
+}
+
+#[test]
+fn an_interrupted_send_says_what_is_durable() {
+    let shop = Shop::new();
+    let mut child = shop.spawn(&["send", "-", "--json"]);
+    let mut stdin = child.stdin.take().unwrap();
+    writeln!(stdin, "{}", request("order-1")).unwrap();
+    wait_until(|| shop.exists("postrider.db") && shop.depth("send.default.normal") == 1);
+    interrupt(&child);
+    let ended = child.wait_with_output().unwrap();
+    drop(stdin);
+    assert_eq!(ended.status.code(), Some(130));
+    let stderr = String::from_utf8(ended.stderr).unwrap();
+    assert!(stderr.contains("request order-1 is durable"), "{stderr}");
+}
