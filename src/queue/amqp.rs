@@ -6,7 +6,8 @@
 //! | `link` | the two connections, and making new ones |
 //! | `channel` | what is asked of an open channel, with time-outs |
 //! | `publisher` | one function: published, and confirmed |
-//! | `intake` | the consumers of a lane; what is in hand |
+//! | `intake` | the consumers of a lane |
+//! | `session` | what is in hand |
 //! | `delay` | waiting, by binary levels |
 //! | `dead` | the sweep over the dead letters |
 //! | `lease` | who owns an account |
@@ -26,6 +27,7 @@ mod lease;
 mod link;
 mod properties;
 mod publisher;
+mod session;
 mod topology;
 
 pub use intake::AmqpIntake;
@@ -38,8 +40,9 @@ use lapin::BasicProperties;
 use secrecy::SecretString;
 
 use self::delay::Precision;
-use self::intake::{Held, Session, Sessions};
+
 use self::link::{Link, Role};
+use self::session::{Held, Session, Sessions};
 use self::topology::Topology;
 use super::{Delivery, Depth, Lane, Lease, Queue, QueueError};
 use crate::clock::{self, Clock};
@@ -178,7 +181,7 @@ impl Queue for AmqpQueue {
                 }
                 Err(error) => return Err(error),
             };
-            let (in_hand, oldest) = held.get(&queue).copied().unwrap_or_default();
+            let (in_hand, oldest) = held.get(queue.as_str()).copied().unwrap_or_default();
             match depths.iter_mut().find(|depth| depth.queue == told_as) {
                 Some(depth) => depth.messages += ready,
                 None => depths.push(Depth {

@@ -66,9 +66,9 @@ impl Place {
 
     pub(super) fn of(&self, error: &Error) -> QueueError {
         let ErrorKind::ProtocolError(told) = error.kind() else {
-            return self.unreachable(error.to_string());
+            return self.unreachable(why(error));
         };
-        let why = told.get_message().to_string();
+        let why = why(error);
         match told.kind() {
             // 530 is an unknown virtual host, or one that the user may not enter.
             AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED)
@@ -82,7 +82,7 @@ impl Place {
         if is_soft(error, &AMQPSoftError::PRECONDITIONFAILED) {
             QueueError::Mismatch {
                 thing: thing.into(),
-                why: told(error),
+                why: why(error),
             }
         } else {
             self.of(error)
@@ -90,12 +90,19 @@ impl Place {
     }
 }
 
-/// The broker's own words where there are any.
-fn told(error: &Error) -> String {
-    if let ErrorKind::ProtocolError(told) = error.kind() {
-        told.get_message().to_string()
-    } else {
-        error.to_string()
+/// The broker's own words where there are any, else lapin's.
+pub(super) fn why(error: &Error) -> String {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "lapin's enum is non-exhaustive"
+    )]
+    match error.kind() {
+        ErrorKind::ProtocolError(told) => told.get_message().to_string(),
+        // Every worker loses its connection over such a message, again and again.
+        ErrorKind::ParsingError(_) => "a message that cannot be read stands at the head of a \
+             queue (is its message_id UTF-8?): remove it with the management page"
+            .into(),
+        _ => error.to_string(),
     }
 }
 

@@ -1,23 +1,23 @@
 //! Receiving: the consumers of one lane, and the channel that outlives them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use jiff::Timestamp;
+use lapin::Consumer;
+use lapin::message::Delivery as Message;
 use lapin::options::BasicCancelOptions;
-use lapin::{Acker, BasicProperties, Channel, Consumer};
+use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::channel::{self, ANSWER_TIMEOUT};
-use super::link::Connections;
+use super::session::{Held, Session};
 use super::{Shared, error, properties};
 use crate::message::{AccountName, Priority};
-use crate::queue::{Delivery, Intake, Lane, QueueError, Tag};
+use crate::queue::{Delivery, Intake, Lane, QueueError};
 
 /// Before a lane is opened again, so that a consumer which is refused at once does not spin.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
@@ -53,45 +53,11 @@ struct Consuming {
 /// One queue that is consumed.
 #[derive(Debug)]
 struct Source {
-    queue: String,
+    queue: Arc<str>,
     priority: Priority,
     consumer: Consumer,
     /// Not received yet; the consumer itself cannot be looked into.
     waiting: VecDeque<Delivery>,
-}
-
-/// The channels over which deliveries came that may still be settled.
-#[derive(Debug, Default)]
-pub(super) struct Sessions {
-    last_number: AtomicU64,
-    open: Mutex<BTreeMap<u64, Arc<Session>>>,
-}
-
-/// One channel. It closes when its last `Arc` is dropped, and a channel that closes returns what
-/// was not settled: so it stays in [`Sessions`] until its consumers are gone *and* nothing that
-/// came over it is in hand.
-#[derive(Debug)]
-pub(super) struct Session {
-    number: u64,
-    channel: Channel,
-    connections: Arc<Connections>,
-    hand: Mutex<Hand>,
-}
-
-#[derive(Debug, Default)]
-struct Hand {
-    held: BTreeMap<u64, Held>,
-    /// The consumers are gone: nothing is added any more.
-    retired: bool,
-}
-
-/// What is kept of a delivery until it is settled.
-#[derive(Debug)]
-pub(super) struct Held {
-    pub(super) properties: BasicProperties,
-    queue: String,
-    published_at: Option<Timestamp>,
-    pub(super) acker: Acker,
 }
 
 // === impl AmqpIntake ===
@@ -120,7 +86,15 @@ impl AmqpIntake {
         let (lane, prefetch) = (self.lane, self.prefetch);
         let task = tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            Consuming::begin(&shared, &account, lane, prefetch).await
+            loop {
+                match Consuming::begin(&shared, &account, lane, prefetch).await {
+                    // The link went down meanwhile, or the queue has no leader just now.
+                    Err(QueueError::Unreachable { .. }) if !shared.link.is_closed() => {
+                        tokio::time::sleep(REOPEN_PAUSE).await;
+                    }
+                    begun => return begun,
+                }
+            }
         });
         State::Opening(AbortOnDropHandle::new(task))
     }
@@ -189,18 +163,13 @@ impl Consuming {
                 }
             })?;
             sources.push(Source {
-                queue,
+                queue: queue.into(),
                 priority,
                 consumer,
                 waiting: VecDeque::new(),
             });
         }
-        let session = Arc::new(Session {
-            number: shared.sessions.number(),
-            channel,
-            connections,
-            hand: Mutex::default(),
-        });
+        let session = shared.sessions.begin(channel, connections);
         Ok(Self { session, sources })
     }
 
@@ -215,7 +184,7 @@ impl Consuming {
             loop {
                 match Pin::new(&mut source.consumer).poll_next(cx) {
                     Poll::Ready(Some(Ok(message))) => {
-                        let delivery = self.session.hold(message, source, account, lane);
+                        let delivery = source.delivery(message, &self.session, account, lane);
                         source.waiting.push_back(delivery);
                     }
                     Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(None),
@@ -233,160 +202,72 @@ impl Consuming {
     /// Ends the consumers and returns what was not received. What was stays in hand, and its
     /// channel open.
     fn retire(self, shared: &Arc<Shared>) {
-        let Self { session, sources } = self;
-        let runtime = tokio::runtime::Handle::try_current();
-        let (false, Ok(runtime)) = (session.is_gone(), runtime) else {
-            shared.sessions.remove(session.number);
-            return;
+        let (shared, runtime) = (Arc::clone(shared), Handle::try_current());
+        let (false, Ok(runtime)) = (self.session.is_gone(), runtime) else {
+            return shared.sessions.retire(&self.session);
         };
-        let shared = Arc::clone(shared);
         runtime.spawn(async move {
-            if let Err(error) = give_back(&session, sources).await {
+            if let Err(error) = give_back(&self.session, self.sources).await {
                 tracing::debug!(%error, "giving back what was not received");
             }
-            shared.sessions.retire(&session);
+            shared.sessions.retire(&self.session);
         });
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    fn delivery(
+        &self,
+        message: Message,
+        session: &Session,
+        account: &AccountName,
+        lane: Lane,
+    ) -> Delivery {
+        let mut story = properties::story(&message.properties);
+        let priority = match lane {
+            Lane::Sends => self.priority,
+            Lane::Results => story.priority,
+        };
+        story.priority = priority;
+        let message_id = properties::message_id(&message.properties);
+        let held = Held {
+            properties: message.properties,
+            acker: message.acker,
+            queue: Arc::clone(&self.queue),
+            published_at: story.published_at,
+        };
+        Delivery {
+            body: message.data.into(),
+            message_id,
+            account: account.clone(),
+            priority,
+            lane,
+            story,
+            redelivered: message.redelivered,
+            tag: session.hold(message.delivery_tag, held),
+        }
     }
 }
 
 /// Cancels the consumers and returns what they still hold, in order.
 async fn give_back(session: &Session, sources: Vec<Source>) -> Result<(), QueueError> {
-    let place = session.connections.place();
+    let place = session.connections().place();
     for mut source in sources {
-        let cancelled =
-            (session.channel).basic_cancel(source.consumer.tag(), BasicCancelOptions::default());
+        let tag = source.consumer.tag();
+        let cancelled = (session.channel()).basic_cancel(tag, BasicCancelOptions::default());
         error::within(ANSWER_TIMEOUT, place, cancelled).await?;
         let mut tags = Vec::new();
         for delivery in source.waiting {
-            session.hand().held.remove(&delivery.tag.number);
+            session.forget(delivery.tag);
             tags.push(delivery.tag.number);
         }
         // After the cancel the stream ends behind its last delivery.
         while let Some(Ok(message)) = source.consumer.next().await {
             tags.push(message.delivery_tag);
         }
-        channel::give_all_back(&session.channel, place, &source.queue, &tags).await?;
+        channel::give_all_back(session.channel(), place, &source.queue, &tags).await?;
     }
     Ok(())
-}
-
-// === impl Session ===
-
-impl Session {
-    fn hand(&self) -> MutexGuard<'_, Hand> {
-        self.hand.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What came over it is in the queue again, or soon will be.
-    pub(super) fn is_gone(&self) -> bool {
-        self.connections.is_gone() || !self.channel.status().connected()
-    }
-
-    pub(super) fn connections(&self) -> &Connections {
-        &self.connections
-    }
-
-    fn hold(
-        &self,
-        message: lapin::message::Delivery,
-        source: &Source,
-        account: &AccountName,
-        lane: Lane,
-    ) -> Delivery {
-        let mut story = properties::story(&message.properties);
-        let priority = match lane {
-            Lane::Sends => source.priority,
-            Lane::Results => story.priority,
-        };
-        story.priority = priority;
-        let delivery = Delivery {
-            body: message.data.into(),
-            message_id: properties::message_id(&message.properties),
-            account: account.clone(),
-            priority,
-            lane,
-            redelivered: message.redelivered,
-            tag: Tag {
-                intake: self.number,
-                number: message.delivery_tag,
-            },
-            story,
-        };
-        let held = Held {
-            properties: message.properties,
-            queue: source.queue.clone(),
-            published_at: delivery.story.published_at,
-            acker: message.acker,
-        };
-        self.hand().held.insert(message.delivery_tag, held);
-        delivery
-    }
-}
-
-// === impl Sessions ===
-
-impl Sessions {
-    fn open(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Session>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn number(&self) -> u64 {
-        self.last_number.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// Keeps a session open until it is removed.
-    fn keep(&self, session: &Arc<Session>) {
-        let mut open = self.open();
-        // Of those whose connection ended, nothing can be settled.
-        open.retain(|_, session| !session.is_gone());
-        open.insert(session.number, Arc::clone(session));
-    }
-
-    fn remove(&self, number: u64) {
-        self.open().remove(&number);
-    }
-
-    fn retire(&self, session: &Session) {
-        let mut hand = session.hand();
-        hand.retired = true;
-        let empty = hand.held.is_empty();
-        drop(hand);
-        if empty {
-            self.remove(session.number);
-        }
-    }
-
-    /// Takes a delivery out of the hand, to settle it.
-    ///
-    /// # Errors
-    /// [`QueueError::Lost`] when its channel or connection ended, or when it was settled before.
-    pub(super) fn take(&self, tag: Tag) -> Result<(Arc<Session>, Held), QueueError> {
-        let found = self.open().get(&tag.intake).cloned();
-        let session = found.ok_or(QueueError::Lost)?;
-        let mut hand = session.hand();
-        let held = hand.held.remove(&tag.number).ok_or(QueueError::Lost)?;
-        let last = hand.retired && hand.held.is_empty();
-        drop(hand);
-        if last {
-            self.remove(session.number);
-        }
-        if session.is_gone() {
-            return Err(QueueError::Lost);
-        }
-        Ok((session, held))
-    }
-
-    /// How many deliveries of each queue are held or in hand, and the oldest one's publish time.
-    pub(super) fn held(&self) -> BTreeMap<String, (u64, Option<Timestamp>)> {
-        let mut found: BTreeMap<String, (u64, Option<Timestamp>)> = BTreeMap::new();
-        let open = self.open();
-        for session in open.values().filter(|session| !session.is_gone()) {
-            for held in session.hand().held.values() {
-                let (count, oldest) = found.entry(held.queue.clone()).or_default();
-                *count += 1;
-                *oldest = [*oldest, held.published_at].into_iter().flatten().min();
-            }
-        }
-        found
-    }
 }

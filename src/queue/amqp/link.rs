@@ -114,6 +114,11 @@ impl Link {
         matches!(&*self.state.borrow(), State::Up(connections) if !connections.is_gone())
     }
 
+    /// For good: `close` was called.
+    pub(super) fn is_closed(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
     /// The connections, as soon as there are any.
     ///
     /// # Errors
@@ -329,7 +334,7 @@ async fn lost(connection: &Connection, purpose: &'static str) -> String {
     while let Some(event) = events.next().await {
         #[expect(clippy::wildcard_enum_match_arm, reason = "lapin's, non-exhaustive")]
         match event {
-            Event::Error(error) => return error.to_string(),
+            Event::Error(error) => return error::why(&error),
             Event::ConnectionBlocked(why) => {
                 tracing::warn!(purpose, why, "the broker takes nothing for now");
             }
