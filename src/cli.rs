@@ -9,6 +9,7 @@ mod queue;
 mod sandbox;
 mod send;
 mod signals;
+mod worker;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -46,6 +47,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Worker(worker::Args),
     Send(send::Args),
     #[command(subcommand)]
     Dead(dead::Command),
@@ -95,6 +97,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Failure::usage(format!("RUST_LOG is {directives:?}: {error}"))
             .hint("write a level, or levels by module: `info`, `warn,postrider=debug`")
     })?;
+    crate::crypto::init_crypto();
     let sources = Sources::of_process(config, command.flags());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -115,6 +118,7 @@ impl Command {
     async fn run(self, sources: &Sources, output: &mut Output) -> Result<(), Failure> {
         let config = || Config::load(sources);
         match self {
+            Self::Worker(_) => worker::run(&config()?).await,
             Self::Send(args) => send::run(&config()?, args, output).await,
             Self::Dead(command) => dead::run(&config()?, command, output).await,
             Self::Queue(args) => queue::run(&config()?, &args, output).await,
@@ -126,7 +130,7 @@ impl Command {
 
     fn talk(&self) -> Talk {
         match self {
-            Self::Sandbox(_) => Talk::Service,
+            Self::Worker(_) | Self::Sandbox(_) => Talk::Service,
             Self::Send(_) | Self::Dead(_) | Self::Queue(_) | Self::Check(_) | Self::Schema => {
                 Talk::Command
             }
@@ -136,6 +140,7 @@ impl Command {
     /// What was set by a flag and not by the file.
     fn flags(&self) -> Vec<Flag> {
         match self {
+            Self::Worker(args) => args.flags(),
             Self::Send(_)
             | Self::Dead(_)
             | Self::Queue(_)

@@ -1,0 +1,188 @@
+//! `postrider worker`: the dispatcher, its admin server, and its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use futures_util::future::try_join_all;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::failure::{Exit, Failure};
+use super::signals::stop_on_signal;
+use crate::admin::{self, Admin};
+use crate::clock::Clock;
+use crate::config::{AccountConfig, Config, Flag, QueueUrl};
+use crate::dispatch::{Dispatcher, Parts, Settings};
+use crate::message::AccountName;
+use crate::metrics::Metrics;
+use crate::provider::hubspot::HubSpot;
+use crate::provider::{Probe, Provider};
+use crate::queue::amqp::{AmqpOptions, AmqpQueue};
+use crate::queue::sqlite::{Mode, SqliteQueue};
+use crate::queue::{Queue, QueueError};
+use crate::retry::RetryPolicy;
+
+/// How long a configured portal is asked for before the worker starts all the same: then nothing
+/// leaves until it is proven.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Run the dispatcher
+#[derive(Debug, ClapArgs)]
+pub(super) struct Args {
+    /// Address of /metrics, /healthz and /readyz [default: server.listen]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+}
+
+impl Args {
+    pub(super) fn flags(&self) -> Vec<Flag> {
+        let listen = self.listen.iter();
+        listen
+            .map(|listen| Flag {
+                key: "server.listen",
+                name: "--listen",
+                value: listen.to_string(),
+            })
+            .collect()
+    }
+}
+
+/// Runs until SIGTERM or Ctrl-C, and then to an orderly end.
+pub(super) async fn run(config: &Config) -> Result<(), Failure> {
+    let providers = providers(config)?;
+    let listener = listen(config.server.listen).await?;
+    prove(config, &providers).await?;
+    let stop = stop_on_signal()?;
+    match &config.queue.url {
+        QueueUrl::Sqlite(path) => {
+            let accounts = config.accounts.keys().cloned();
+            let prefix = &config.queue.prefix;
+            let queue = SqliteQueue::open(path, prefix, accounts, Clock::system(), Mode::Worker);
+            serve(config, queue.await?, providers, listener, stop).await
+        }
+        QueueUrl::Amqp(url) => {
+            let queue = AmqpQueue::start(AmqpOptions {
+                url: url.clone(),
+                prefix: config.queue.prefix.clone(),
+                accounts: config.accounts.keys().cloned().collect(),
+                clock: Clock::system(),
+            });
+            serve(config, queue.await?, providers, listener, stop).await
+        }
+    }
+}
+
+/// Dispatches every account over one queue, and serves the admin pages, until `stop`.
+pub(super) async fn serve<Q: Queue>(
+    config: &Config,
+    queue: Q,
+    providers: Vec<(AccountName, HubSpot)>,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
+    let metrics = Metrics::new();
+    let dispatchers: Vec<_> = providers
+        .into_iter()
+        .filter_map(|(name, provider)| {
+            let account = config.accounts.get(&name)?;
+            Some(Arc::new(Dispatcher::new(Parts {
+                account: name,
+                settings: settings(account),
+                queue: queue.clone(),
+                provider,
+                clock: Clock::system(),
+                retry: RetryPolicy::new(config.retry.clone()),
+                metrics: metrics.clone(),
+                seed: fastrand::u64(..),
+            })))
+        })
+        .collect();
+    // Not the configured one: its port may be 0.
+    let listen = listener
+        .local_addr()
+        .map_or_else(|error| error.to_string(), |addr| addr.to_string());
+    let admin_end = CancellationToken::new();
+    let admin = tokio::spawn(admin::serve(
+        listener,
+        Admin {
+            queue: queue.clone(),
+            metrics,
+            accounts: dispatchers.iter().map(|d| d.account()).collect(),
+            clock: Clock::system(),
+            stopping: stop.clone(),
+        },
+        admin_end.clone(),
+    ));
+    let accounts = dispatchers.len();
+    tracing::info!(accounts, listen, queue = %config.queue.url.place(), "worker started");
+    let runs = dispatchers
+        .into_iter()
+        .map(|dispatcher| tokio::spawn(dispatcher.run(stop.clone())));
+    let ended = try_join_all(runs).await;
+    // Whatever ended the first account ends all.
+    stop.cancel();
+    queue.close().await;
+    admin_end.cancel();
+    if let Ok(Err(error)) = admin.await {
+        tracing::warn!(%error, "the admin server failed");
+    }
+    let ended = ended.map_err(|error| Failure::bug(format!("the dispatcher stopped: {error}")))?;
+    ended.into_iter().collect::<Result<Vec<()>, QueueError>>()?;
+    tracing::info!("worker stopped in order");
+    Ok(())
+}
+
+/// A client for each account; without a token there is nothing to do for it.
+pub(super) fn providers(config: &Config) -> Result<Vec<(AccountName, HubSpot)>, Failure> {
+    let make = |(name, account): (&AccountName, &AccountConfig)| {
+        HubSpot::new(name, account, Clock::system())
+            .map(|provider| (name.clone(), provider))
+            .map_err(|error| Failure::usage(error.to_string()).hint(error.hint()))
+    };
+    config.accounts.iter().map(make).collect()
+}
+
+/// Refuses a token that opens another portal than the configured one, before any mail leaves.
+async fn prove(config: &Config, providers: &[(AccountName, HubSpot)]) -> Result<(), Failure> {
+    for (name, provider) in providers {
+        let Some(wanted) = config
+            .accounts
+            .get(name)
+            .and_then(|account| account.portal_id)
+        else {
+            continue;
+        };
+        let probe = tokio::time::timeout(PROOF_TIMEOUT, provider.probe()).await;
+        if let Ok(Probe::Open(portal)) = probe
+            && let Some(opened) = portal.portal_id
+            && opened != wanted
+        {
+            return Err(Failure::usage(format!(
+                "the token of account `{name}` opens portal {opened}, and portal_id is {wanted}"
+            ))
+            .hint("correct accounts.NAME.portal_id or the token; nothing was sent"));
+        }
+    }
+    Ok(())
+}
+
+fn settings(account: &AccountConfig) -> Settings {
+    Settings {
+        quota: account.quota,
+        results: account.results,
+        concurrency: account.concurrency,
+        portal_id: account.portal_id,
+    }
+}
+
+pub(super) async fn listen(addr: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(addr).await.map_err(|error| {
+        Failure::new(
+            Exit::Unavailable,
+            format!("cannot listen on {addr}: {error}"),
+        )
+        .hint("set server.listen to a free address, such as 127.0.0.1:0")
+    })
+}
