@@ -245,7 +245,8 @@ async fn sweep(
         ControlFlow::Continue(choose(letter))
     });
     let tally = swept.await.map_err(|error| {
-        Failure::from(error).hint("what was not done still stands; run the same command again")
+        let hint = format!("{}; what was not done still stands", error.hint());
+        Failure::from(error).hint(hint)
     });
     bar.finish_and_clear();
     written?;

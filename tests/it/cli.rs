@@ -2,6 +2,7 @@
 
 mod dead;
 mod operate;
+mod rabbitmq;
 mod send;
 mod shop;
 

@@ -334,6 +334,9 @@ async fn lost(connection: &Connection, purpose: &'static str) -> String {
     while let Some(event) = events.next().await {
         #[expect(clippy::wildcard_enum_match_arm, reason = "lapin's, non-exhaustive")]
         match event {
+            // Of one channel: a question about a queue that nobody has declared yet. Where the
+            // channel was the publisher's, it gives the connections up itself.
+            Event::Error(error) if error::is_not_found(&error) => {}
             Event::Error(error) => return error::why(&error),
             Event::ConnectionBlocked(why) => {
                 tracing::warn!(purpose, why, "the broker takes nothing for now");

@@ -135,3 +135,29 @@ fn check_shows_the_configuration_without_its_secrets() {
     assert_eq!(shown["queue.url"], "amqp://rabbit:5672/mail");
     assert_eq!(shown["accounts.shop.token"], "********");
 }
+
+#[test]
+fn logs_are_json_lines_without_addresses_and_secrets_at_any_level() {
+    let shop = Shop::new();
+    let (mut sandbox, address) = shop.sandbox(&[]);
+    shop.write("one.json", &request("order-1"));
+    for args in [&["send", "one.json"][..], &["check"]] {
+        let mut command = shop.command(args);
+        command.env("RUST_LOG", "trace");
+        command.env("POSTRIDER_ACCOUNTS__DEFAULT__BASE_URL", &address);
+        command.env("POSTRIDER_ACCOUNTS__DEFAULT__TOKEN", "pat-na1-hidden");
+        let output = command.output().unwrap();
+        assert!(output.status.success());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!stderr.contains("hidden"), "{stderr}");
+        assert!(!stderr.contains("ada@example.com"), "{stderr}");
+        let lines = stderr.lines().filter(|line| line.starts_with('{'));
+        assert!(lines.clone().next().is_some() || args[0] == "send");
+        for line in lines {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(line["level"].is_string() && line["target"].is_string());
+        }
+    }
+    interrupt(&sandbox);
+    assert!(sandbox.wait().unwrap().success());
+}

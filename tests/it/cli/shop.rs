@@ -96,28 +96,32 @@ impl Shop {
     pub(super) fn bury(&self, letters: &[(&str, DeadReason)]) {
         block_on(async {
             let queue = self.queue(Mode::Worker).await;
-            let account = AccountName::default();
-            let _lease = queue.lease(&account).await.unwrap();
-            let mut intake = queue.open(&account, Lane::Sends, 1).await.unwrap();
-            for (number, (id, reason)) in letters.iter().enumerate() {
-                let parcel = Parcel {
-                    body: request(id).into(),
-                    message_id: None,
-                    account: account.clone(),
-                    priority: Priority::Normal,
-                    story: Story::default(),
-                };
-                queue.publish(parcel).await.unwrap();
-                let delivery = intake.receive().await.unwrap();
-                let story = Box::new(death(id, *reason, number));
-                queue
-                    .settle(delivery, Disposition::DeadLetter { story })
-                    .await
-                    .unwrap();
-            }
-            drop(intake);
+            bury(&queue, letters).await;
             queue.close().await;
         });
+    }
+}
+
+/// Publishes requests and settles each as a dead letter.
+pub(super) async fn bury(queue: &impl Queue, letters: &[(&str, DeadReason)]) {
+    let account = AccountName::default();
+    let _lease = queue.lease(&account).await.unwrap();
+    let mut intake = queue.open(&account, Lane::Sends, 1).await.unwrap();
+    for (number, (id, reason)) in letters.iter().enumerate() {
+        let parcel = Parcel {
+            body: request(id).into(),
+            message_id: None,
+            account: account.clone(),
+            priority: Priority::Normal,
+            story: Story::default(),
+        };
+        queue.publish(parcel).await.unwrap();
+        let delivery = intake.receive().await.unwrap();
+        let story = Box::new(death(id, *reason, number));
+        queue
+            .settle(delivery, Disposition::DeadLetter { story })
+            .await
+            .unwrap();
     }
 }
 
