@@ -10,6 +10,9 @@ use secrecy::ExposeSecret;
 use super::shop::{Shop, bury, request, told};
 use crate::support::broker::{self, Broker};
 
+/// Nobody listens on port 1; on the default one there may be a worker of somebody else's.
+const QUEUE: [&str; 4] = ["queue", "--json", "--worker", "127.0.0.1:1"];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fresh_broker_has_no_queues_and_that_is_said() {
     let run = Runner::new().await;
@@ -27,7 +30,7 @@ async fn a_fresh_broker_has_no_queues_and_that_is_said() {
     error: no worker has declared PREFIX.dead
     hint: start a worker that has this account, or correct the account's name
     ");
-    insta::assert_snapshot!(run.told(&["queue", "--json"], ""), @r#"
+    insta::assert_snapshot!(run.told(&QUEUE, ""), @r#"
     exit 0
     --- stdout
     {"queue":"amqp://127.0.0.1:PORT/%2f","depths":[{"queue":"PREFIX.send.default.high","messages":0,"oldest":null},{"queue":"PREFIX.send.default.normal","messages":0,"oldest":null},{"queue":"PREFIX.send.default.low","messages":0,"oldest":null},{"queue":"PREFIX.results.default","messages":0,"oldest":null},{"queue":"PREFIX.dead","messages":0,"oldest":null},{"queue":"PREFIX.delay","messages":0,"oldest":null}],"worker":null}
@@ -73,7 +76,7 @@ async fn dead_letters_are_listed_discarded_and_replayed_on_rabbitmq() {
     --- stderr
     request order-3 is durable in amqp://127.0.0.1:PORT/%2f
     ");
-    insta::assert_snapshot!(run.told(&["queue", "--json"], ""), @r#"
+    insta::assert_snapshot!(run.told(&QUEUE, ""), @r#"
     exit 0
     --- stdout
     {"queue":"amqp://127.0.0.1:PORT/%2f","depths":[{"queue":"PREFIX.send.default.high","messages":0,"oldest":null},{"queue":"PREFIX.send.default.normal","messages":2,"oldest":null},{"queue":"PREFIX.send.default.low","messages":0,"oldest":null},{"queue":"PREFIX.results.default","messages":0,"oldest":null},{"queue":"PREFIX.dead","messages":0,"oldest":null},{"queue":"PREFIX.delay","messages":0,"oldest":null}],"worker":null}
