@@ -30,10 +30,10 @@
 //! | [`dispatch`] | the loop of one account's lanes, and the straight line of one delivery |
 //! | [`queue`] | the contract, and `memory`, `sqlite`, `amqp` |
 //! | [`provider`] | the contract, and `hubspot` with its classification |
-//! | [`metrics`], [`admin`], [`status`], `logging` | what operators see |
+//! | [`metrics`], [`admin`], [`status`], [`logging`] | what operators see |
 //! | [`config`] | the only reader of files and environment |
 //! | [`sandbox`] | the model of HubSpot: a pure state machine, and its HTTP face |
-//! | `cli` | the commands; the only room that knows all others and writes to stdout |
+//! | [`cli`] | the commands; the only room that knows all others and writes to stdout |
 //!
 //! ```text
 //! main → cli → run ──┬─> dispatch ──┬─> queue ────┐

@@ -11,6 +11,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use self::input::{Defaults, Entry, Ready, Requests};
 use self::report::Report;
@@ -24,6 +25,8 @@ use crate::queue::{Queue, QueueError};
 /// How many publishes wait for their confirm at a time: enough to fill a commit or a broker's
 /// window, and 64 MiB at most of the largest bodies.
 const IN_FLIGHT_MAX: usize = 256;
+/// How long an interrupted command waits for the confirms of what is in flight.
+const INTERRUPT_GRACE: Duration = Duration::from_secs(10);
 /// How many requests are read ahead.
 const READ_AHEAD_MAX: usize = 16;
 /// The waits between the tries of one publish; under the same id, so a second one is harmless.
@@ -147,12 +150,18 @@ async fn publish_all(
     let mut in_flight = FuturesUnordered::new();
     let mut reading = true;
     let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut grace = std::pin::pin!(tokio::time::sleep(INTERRUPT_GRACE));
     while reading || !in_flight.is_empty() {
         tokio::select! {
             biased;
             _ = &mut interrupted, if !report.interrupted => {
                 report.interrupted = true;
                 reading = false;
+                grace.as_mut().reset(Instant::now() + INTERRUPT_GRACE);
+            }
+            () = &mut grace, if report.interrupted => {
+                report.give_up(in_flight.len());
+                break;
             }
             Some((line, id, taken)) = in_flight.next() => match taken {
                 Ok(()) => report.durable(line, &id, output)?,

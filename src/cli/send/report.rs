@@ -165,6 +165,11 @@ impl Report {
         Ok(())
     }
 
+    /// So many are left in flight.
+    pub(super) fn give_up(&mut self, in_flight: usize) {
+        self.unconfirmed += in_flight as u64;
+    }
+
     pub(super) fn unreadable(&mut self, error: &io::Error) {
         self.unreadable = Some(error.to_string());
     }
@@ -199,8 +204,8 @@ impl Report {
 
     /// Of several troubles, the one that says most about what was not published.
     fn failure(&self, done: &str) -> Option<Failure> {
+        let unconfirmed = count(self.unconfirmed, "request");
         if let Some(error) = &self.error {
-            let unconfirmed = count(self.unconfirmed, "request");
             let problem =
                 format!("{error}; {done}, {unconfirmed} without a confirm, and nothing after that");
             let hint = "send those without a confirm again, under the id told here as sendId";
@@ -212,7 +217,8 @@ impl Report {
             return Some(Failure::new(Exit::Data, problem).hint(hint));
         }
         if self.interrupted {
-            let problem = format!("interrupted; {done}, and nothing else of the input");
+            let problem =
+                format!("interrupted; {done}, {unconfirmed} without a confirm, nothing else");
             let hint = "requests with a sendId of their own may be sent again: each mails once";
             return Some(Failure::new(Exit::Interrupted, problem).hint(hint));
         }
