@@ -207,8 +207,10 @@ async fn keep_up(connector: Connector, teller: watch::Sender<State>, stop: Cance
                 teller.send_replace(State::Up(connections));
             }
             Err(error) => {
-                let lasting = !matches!(error, QueueError::Unreachable { .. });
-                if lasting {
+                let told = matches!(&*teller.borrow(), State::Down(last)
+                    if last.to_string() == error.to_string());
+                // An outage was told when it began; what waiting does not heal is told once.
+                if !told && !matches!(error, QueueError::Unreachable { .. }) {
                     tracing::error!(%error, hint = error.hint(), "queue cannot be used");
                 }
                 teller.send_replace(State::Down(error));
