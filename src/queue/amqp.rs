@@ -5,6 +5,7 @@
 //! | `topology` | names and arguments; declaration |
 //! | `link` | the two connections, and making new ones |
 //! | `channel` | what is asked of an open channel, with time-outs |
+//! | `mend` | messages that lapin cannot read |
 //! | `publisher` | one function: published, and confirmed |
 //! | `intake` | the consumers of a lane |
 //! | `session` | what is in hand |
@@ -25,6 +26,7 @@ mod error;
 mod intake;
 mod lease;
 mod link;
+mod mend;
 mod properties;
 mod publisher;
 mod session;

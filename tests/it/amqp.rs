@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable};
 use postrider::clock::{self, Clock};
-use postrider::message::{AccountName, Parcel, Priority};
+use postrider::message::{AccountName, MessageId, Parcel, Priority};
 use postrider::outcome::{DeadReason, Disposition, Words};
 use postrider::queue::amqp::{AmqpOptions, AmqpQueue};
 use postrider::queue::{DeadLetter, DeadLetters, Delivery, Fate, Intake, Lane, Queue, QueueError};
@@ -154,6 +154,33 @@ async fn an_odd_story_is_an_empty_one_and_large_headers_do_not_end_the_connectio
         settle(&queue, delivery, Disposition::DeadLetter { story }).await;
     }
     until_standing(&queue, &[("dead", odd as u64)]).await;
+}
+
+/// Such a message ends the connection that reads it; it must not do so for ever.
+#[tokio::test]
+async fn an_id_that_is_not_utf_8_holds_nothing_up_and_is_no_id() {
+    let (queue, prefix) = worker("binary").await;
+    let wire = Proxy::spoiling(broker::shared().await.port()).await;
+    let producer = Producer::over(wire.port()).await;
+    for id in ["binary-~~~", "ok"] {
+        let mut headers = FieldTable::default();
+        headers.insert("trace".into(), AMQPValue::LongString("kept".into()));
+        let properties = BasicProperties::default()
+            .with_message_id(id.into())
+            .with_headers(headers);
+        producer.publish(&prefix, "send", b"body", properties).await;
+    }
+    let mut intake = open(&queue).await;
+    let spoilt = receive(&mut intake).await;
+    let id = spoilt.message_id.clone().unwrap();
+    assert_eq!(id, "binary-\u{1a}\u{1a}\u{1a}");
+    assert!(MessageId::parse(&id).is_err());
+    let good = receive(&mut intake).await;
+    assert_eq!(good.message_id.as_deref(), Some("ok"));
+    for delivery in [spoilt, good] {
+        settle(&queue, delivery, Disposition::Complete).await;
+    }
+    until_standing(&queue, &[]).await;
 }
 
 #[tokio::test]

@@ -92,17 +92,10 @@ impl Place {
 
 /// The broker's own words where there are any, else lapin's.
 pub(super) fn why(error: &Error) -> String {
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "lapin's enum is non-exhaustive"
-    )]
-    match error.kind() {
-        ErrorKind::ProtocolError(told) => told.get_message().to_string(),
-        // Every worker loses its connection over such a message, again and again.
-        ErrorKind::ParsingError(_) => "a message that cannot be read stands at the head of a \
-             queue (is its message_id UTF-8?): remove it with the management page"
-            .into(),
-        _ => error.to_string(),
+    if let ErrorKind::ProtocolError(told) = error.kind() {
+        told.get_message().to_string()
+    } else {
+        error.to_string()
     }
 }
 

@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::options::ConfirmSelectOptions;
-use lapin::tcp::OwnedTLSConfig;
+use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, TLSConfig};
 use lapin::uri::AMQPUri;
-use lapin::{Connection, ConnectionProperties, Event};
+use lapin::{Connection, ConnectionProperties, ErrorKind, Event};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::error::{self, Place};
+use super::mend;
 use super::publisher::Publisher;
 use super::topology::Topology;
 use crate::queue::QueueError;
@@ -76,6 +77,15 @@ struct Connector {
     place: Place,
     role: Role,
     topology: Topology,
+    /// A message came that lapin could not read: the next ones are mended on the way.
+    mends: bool,
+}
+
+/// Why connections ended.
+struct Loss {
+    why: String,
+    /// lapin could not read what came.
+    unreadable: bool,
 }
 
 // === impl Link ===
@@ -169,21 +179,24 @@ fn closed() -> QueueError {
 }
 
 /// Makes new connections whenever the old ones are lost, until `stop`.
-async fn keep_up(connector: Connector, teller: watch::Sender<State>, stop: CancellationToken) {
-    let place = &connector.place;
+async fn keep_up(mut connector: Connector, teller: watch::Sender<State>, stop: CancellationToken) {
+    let place = connector.place.clone();
     let mut lost_at = Instant::now();
     let mut pause = PAUSE_FIRST;
     loop {
         let now = teller.borrow().clone();
         if let State::Up(connections) = now {
-            let why = tokio::select! {
+            let loss = tokio::select! {
                 biased;
                 () = stop.cancelled() => None,
-                why = connections.lost() => Some(why),
+                loss = connections.lost() => Some(loss),
             };
             connections.gone.cancel();
             connections.close().await;
-            let Some(why) = why else { break };
+            let Some(Loss { why, unreadable }) = loss else {
+                break;
+            };
+            connector.mends |= unreadable;
             tracing::warn!(%place, %why, "queue connection lost; nothing is lost meanwhile");
             teller.send_replace(State::Down(place.unreachable(why)));
             lost_at = Instant::now();
@@ -238,12 +251,13 @@ impl Connector {
             uri,
             role,
             topology,
+            mends: false,
         })
     }
 
     async fn connect(&self) -> Result<Arc<Connections>, QueueError> {
-        let publish = self.connection("publish").await?;
-        let consume = self.connection("consume").await?;
+        let publish = self.connection("publish", false).await?;
+        let consume = self.connection("consume", self.mends).await?;
         if self.role == Role::Worker {
             self.topology.declare(&consume, &self.place).await?;
         }
@@ -262,13 +276,24 @@ impl Connector {
         }))
     }
 
-    async fn connection(&self, purpose: &str) -> Result<Connection, QueueError> {
+    async fn connection(&self, purpose: &str, mends: bool) -> Result<Connection, QueueError> {
         let name = format!("postrider {purpose}");
         let properties = ConnectionProperties::default().with_connection_name(name.into());
         let runtime = lapin::runtime::default_runtime().map_err(|error| self.place.of(&error))?;
-        let uri = self.uri.clone();
-        let config = OwnedTLSConfig::default();
-        let connecting = Connection::connect_uri_with_config(uri, properties, config, runtime);
+        let connecting = Connection::connector(
+            self.uri.clone(),
+            runtime,
+            async move |uri, runtime| {
+                let tls = TLSConfig::default();
+                let broker = uri.connect_with_config_async(tls, &runtime).await?;
+                if !mends {
+                    return Ok(broker);
+                }
+                let address = mend::lead_through(broker).await?;
+                Ok(AsyncTcpStream::connect(&runtime, address).await?)
+            },
+            properties,
+        );
         error::within(CONNECT_TIMEOUT, &self.place, connecting).await
     }
 }
@@ -304,12 +329,12 @@ impl Connections {
     }
 
     /// Returns why, when either is lost.
-    async fn lost(&self) -> String {
+    async fn lost(&self) -> Loss {
         tokio::select! {
             biased;
-            why = lost(&self.consume, "consume") => why,
-            why = lost(&self.publish, "publish") => why,
-            () = self.gone.cancelled() => "a channel was closed".into(),
+            loss = lost(&self.consume, "consume") => loss,
+            loss = lost(&self.publish, "publish") => loss,
+            () = self.gone.cancelled() => Loss::because("a channel was closed"),
         }
     }
 
@@ -327,19 +352,34 @@ impl Connections {
     }
 }
 
-async fn lost(connection: &Connection, purpose: &'static str) -> String {
+impl Loss {
+    fn because(why: &str) -> Self {
+        Self {
+            why: why.into(),
+            unreadable: false,
+        }
+    }
+}
+
+async fn lost(connection: &Connection, purpose: &'static str) -> Loss {
     let mut events = std::pin::pin!(connection.events_listener());
     // An error that came before we listened is told by the status alone.
     if !connection.status().connected() {
-        return "it was closed".into();
+        return Loss::because("it was closed");
     }
     while let Some(event) = events.next().await {
         #[expect(clippy::wildcard_enum_match_arm, reason = "lapin's, non-exhaustive")]
         match event {
-            // Of one channel: a question about a queue that nobody has declared yet. Where the
-            // channel was the publisher's, it gives the connections up itself.
-            Event::Error(error) if error::is_not_found(&error) => {}
-            Event::Error(error) => return error::why(&error),
+            // Of one channel: a question about a queue that nobody has declared yet, or a delivery
+            // that was in hand for too long. Where the channel was the publisher's, it gives the
+            // connections up itself.
+            Event::Error(error) if error.is_amqp_soft_error() => {}
+            Event::Error(error) => {
+                return Loss {
+                    why: error::why(&error),
+                    unreadable: matches!(error.kind(), ErrorKind::ParsingError(_)),
+                };
+            }
             Event::ConnectionBlocked(why) => {
                 tracing::warn!(purpose, why, "the broker takes nothing for now");
             }
@@ -348,8 +388,8 @@ async fn lost(connection: &Connection, purpose: &'static str) -> String {
             _ => {}
         }
         if !connection.status().connected() {
-            return "it was closed".into();
+            return Loss::because("it was closed");
         }
     }
-    "it ended".into()
+    Loss::because("it ended")
 }

@@ -12,7 +12,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProper
 use secrecy::ExposeSecret;
 use tokio::time::{Instant, sleep};
 
-use super::broker::Broker;
+use super::broker::{self, Broker};
 
 #[derive(Debug)]
 pub struct Producer {
@@ -22,8 +22,12 @@ pub struct Producer {
 
 impl Producer {
     pub async fn to(broker: &Broker) -> Self {
+        Self::over(broker.port()).await
+    }
+
+    pub async fn over(port: u16) -> Self {
         let properties = ConnectionProperties::default();
-        let url = broker.url();
+        let url = broker::url(port);
         let connection = Connection::connect(url.expose_secret(), properties);
         let connection = connection.await.unwrap();
         let channel = connection.create_channel().await.unwrap();

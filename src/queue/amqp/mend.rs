@@ -1,0 +1,228 @@
+//! Makes a message readable that lapin cannot read.
+//!
+//! AMQP's short strings are UTF-8 to lapin and bytes to the broker. One message with a binary
+//! `message_id` would end the consuming connection, come back and end the next one, for ever: no
+//! other message would be sent. So once that has happened, what the broker says is led through
+//! here, and each byte that cannot be read becomes [`UNREADABLE`]. It is a control character, which
+//! no id may hold: such a request is a dead letter, like any other malformed one.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+
+/// ASCII's *substitute*.
+const UNREADABLE: u8 = 0x1A;
+/// A broker's frames have 128 KiB unless its administrator says otherwise.
+const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+const CONTENT_HEADER: u8 = 2;
+/// The properties in the order of their flags, the highest bit first.
+const PROPERTIES: [Property; 14] = {
+    use Property::{Fixed, Table, Text};
+    [
+        Text,     // content_type
+        Text,     // content_encoding
+        Table,    // headers
+        Fixed(1), // delivery_mode
+        Fixed(1), // priority
+        Text,     // correlation_id
+        Text,     // reply_to
+        Text,     // expiration
+        Text,     // message_id
+        Fixed(8), // timestamp
+        Text,     // type
+        Text,     // user_id
+        Text,     // app_id
+        Text,     // cluster_id
+    ]
+};
+
+#[derive(Clone, Copy)]
+enum Property {
+    Text,
+    Table,
+    Fixed(usize),
+}
+
+/// A local address that leads to `broker`, for one connection.
+pub(super) async fn lead_through<S>(broker: S) -> io::Result<std::net::SocketAddr>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        let ended = async {
+            let (client, _) = listener.accept().await?;
+            client.set_nodelay(true)?;
+            join(broker, client).await
+        };
+        if let Err(error) = ended.await {
+            tracing::debug!(%error, "the led connection ended");
+        }
+    });
+    Ok(address)
+}
+
+/// Returns when either side ends; then both are dropped.
+async fn join<S>(broker: S, client: TcpStream) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin,
+{
+    let (from_broker, to_broker) = broker.split();
+    let (from_client, to_client) = client.into_split();
+    tokio::select! {
+        ended = mended(from_broker, to_client) => ended,
+        ended = as_it_is(from_client, to_broker) => ended,
+    }
+}
+
+async fn mended(mut from: impl AsyncRead + Unpin, mut to: OwnedWriteHalf) -> io::Result<()> {
+    use tokio::io::AsyncWriteExt;
+    let mut head = [0; 7];
+    let mut payload = Vec::new();
+    loop {
+        from.read_exact(&mut head).await?;
+        let [kind, _, _, a, b, c, d] = head;
+        // With the octet that ends a frame.
+        let length = u32::from_be_bytes([a, b, c, d]) as usize + 1;
+        if length > FRAME_BYTES_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        payload.resize(length, 0);
+        from.read_exact(&mut payload).await?;
+        if kind == CONTENT_HEADER {
+            mend(&mut payload);
+        }
+        to.write_all(&head).await?;
+        to.write_all(&payload).await?;
+    }
+}
+
+async fn as_it_is(mut from: OwnedReadHalf, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+    use tokio::io::AsyncReadExt;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let count = from.read(&mut buffer).await?;
+        let Some(read @ [_, ..]) = buffer.get(..count) else {
+            return Ok(());
+        };
+        to.write_all(read).await?;
+        to.flush().await?;
+    }
+}
+
+/// Mends a content header: class, weight and body size, then flags, then properties.
+fn mend(payload: &mut [u8]) {
+    let mut rest = Rest(payload);
+    let Some(&mut [high, low]) = rest.take(12).and_then(|_| rest.take(2)) else {
+        return;
+    };
+    let flags = u16::from_be_bytes([high, low]);
+    for (bit, property) in PROPERTIES.iter().enumerate() {
+        if flags & (0x8000 >> bit) == 0 {
+            continue;
+        }
+        let mended = match property {
+            Property::Text => rest.mend_text(),
+            Property::Table => rest.mend_table(),
+            Property::Fixed(bytes) => rest.take(*bytes).map(|_| ()),
+        };
+        // What is no content header at all is left to lapin to refuse.
+        if mended.is_none() {
+            return;
+        }
+    }
+}
+
+/// The bytes that were not walked over yet.
+struct Rest<'a>(&'a mut [u8]);
+
+impl<'a> Rest<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a mut [u8]> {
+        let (taken, rest) = std::mem::take(&mut self.0).split_at_mut_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn take_long(&mut self) -> Option<&'a mut [u8]> {
+        let length: &[u8; 4] = (&*self.take(4)?).try_into().ok()?;
+        self.take(u32::from_be_bytes(*length) as usize)
+    }
+
+    fn mend_text(&mut self) -> Option<()> {
+        let length = *self.take(1)?.first()?;
+        let text = self.take(length.into())?;
+        while let Err(error) = std::str::from_utf8(text) {
+            *text.get_mut(error.valid_up_to())? = UNREADABLE;
+        }
+        Some(())
+    }
+
+    /// A table's names are short strings too; its values are not.
+    fn mend_table(&mut self) -> Option<()> {
+        let mut entries = Rest(self.take_long()?);
+        while !entries.0.is_empty() {
+            entries.mend_text()?;
+            entries.mend_value()?;
+        }
+        Some(())
+    }
+
+    fn mend_value(&mut self) -> Option<()> {
+        let bytes = match *self.take(1)?.first()? {
+            b'F' => return self.mend_table(),
+            b'A' => {
+                let mut values = Rest(self.take_long()?);
+                while !values.0.is_empty() {
+                    values.mend_value()?;
+                }
+                return Some(());
+            }
+            b'S' | b'x' => return self.take_long().map(|_| ()),
+            b'V' => 0,
+            b't' | b'b' | b'B' => 1,
+            b's' | b'u' => 2,
+            b'I' | b'i' | b'f' => 4,
+            b'D' => 5,
+            b'l' | b'd' | b'T' => 8,
+            _ => return None,
+        };
+        self.take(bytes).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unreadable_id_and_header_name_are_replaced_in_place() {
+        let mut header = vec![0; 12];
+        // headers, delivery_mode, message_id
+        header.extend((0x2000_u16 | 0x1000 | 0x0080).to_be_bytes());
+        header.extend(9_u32.to_be_bytes());
+        header.extend(b"\x03a\xffb");
+        header.extend(b"s\x00\x07");
+        header.extend(b"\x00V");
+        header.push(2);
+        header.extend(b"\x04\xf0\x28\x8c\x28");
+        header.push(0xCE);
+        let mut mended = header.clone();
+        mend(&mut mended);
+        assert_eq!(mended.len(), header.len());
+        assert_eq!(&mended[18..22], b"\x03a\x1ab");
+        assert_eq!(&mended[28..33], b"\x04\x1a(\x1a(");
+    }
+
+    #[test]
+    fn what_is_no_content_header_is_left_alone() {
+        for length in 0..40 {
+            let mut noise = vec![0xff; length];
+            mend(&mut noise);
+            assert_eq!(noise, vec![0xff; length]);
+        }
+    }
+}
