@@ -2,6 +2,7 @@
 
 mod check;
 mod dead;
+mod demo;
 mod failure;
 mod open;
 mod output;
@@ -47,6 +48,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Args),
     Worker(worker::Args),
     Send(send::Args),
     #[command(subcommand)]
@@ -118,6 +120,7 @@ impl Command {
     async fn run(self, sources: &Sources, output: &mut Output) -> Result<(), Failure> {
         let config = || Config::load(sources);
         match self {
+            Self::Demo(args) => demo::run(args, output).await,
             Self::Worker(_) => worker::run(&config()?).await,
             Self::Send(args) => send::run(&config()?, args, output).await,
             Self::Dead(command) => dead::run(&config()?, command, output).await,
@@ -131,6 +134,7 @@ impl Command {
     fn talk(&self) -> Talk {
         match self {
             Self::Worker(_) | Self::Sandbox(_) => Talk::Service,
+            Self::Demo(_) => Talk::Demo,
             Self::Send(_) | Self::Dead(_) | Self::Queue(_) | Self::Check(_) | Self::Schema => {
                 Talk::Command
             }
@@ -141,7 +145,8 @@ impl Command {
     fn flags(&self) -> Vec<Flag> {
         match self {
             Self::Worker(args) => args.flags(),
-            Self::Send(_)
+            Self::Demo(_)
+            | Self::Send(_)
             | Self::Dead(_)
             | Self::Queue(_)
             | Self::Check(_)

@@ -16,6 +16,8 @@ pub enum Talk {
     Service,
     /// A command: only what is wrong; its own words are its output.
     Command,
+    /// The demo provokes warnings and tells of them itself.
+    Demo,
 }
 
 impl Talk {
@@ -24,6 +26,7 @@ impl Talk {
         match self {
             Self::Service => "info,lapin=error,hyper=warn,reqwest=warn",
             Self::Command => "warn,lapin=off",
+            Self::Demo => "error",
         }
     }
 }

@@ -41,7 +41,8 @@
 //! | `ada+slow@…` | the answer takes 10 s longer |
 //! | `ada+late@…`, `+lost` | the final result takes a minute longer, or never comes |
 //!
-//! Any of them takes `xN` (`cutx1`): the first N times, then all is well.
+//! Any of them takes `xN` (`cutx1`): the first N times, then all is well. Calls are counted by
+//! `sendId`, results by address, so that a replay under another `sendId` can go well.
 
 pub mod answer;
 mod control;

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// A file past this length is asking for a missing noun.
 const LINES_MAX: usize = 500;
+/// A list of stories may be somewhat longer.
+const TEST_LINES_MAX: usize = 600;
 
 /// Crates that are named in some rooms only.
 const CRATES: &[(&str, &[&str])] = &[
@@ -159,7 +161,10 @@ fn no_file_is_long() {
     let long: Vec<_> = sources()
         .into_iter()
         .map(|(file, text)| (file, text.lines().count()))
-        .filter(|(_, lines)| *lines > LINES_MAX)
+        .filter(|(file, lines)| {
+            let test = file.starts_with("tests/");
+            *lines > if test { TEST_LINES_MAX } else { LINES_MAX }
+        })
         .collect();
     assert!(long.is_empty(), "which noun is missing? {long:?}");
 }

@@ -12,6 +12,7 @@ mod cli;
 mod clients;
 mod config;
 mod contract;
+mod demo;
 mod dispatch;
 mod hubspot;
 mod request;

@@ -9,6 +9,8 @@ pub struct Magic {
     /// How many times the call fault strikes; for ever when `None`.
     pub times: Option<u32>,
     pub mail: Option<MailFault>,
+    /// How many mails to this address the mail fault strikes; all when `None`.
+    pub mail_times: Option<u32>,
 }
 
 impl Magic {
@@ -25,7 +27,10 @@ impl Magic {
                     magic.call = Some(fault);
                     magic.times = times;
                 }
-                Some(Fault::Mail(fault)) => magic.mail = Some(fault),
+                Some(Fault::Mail(fault)) => {
+                    magic.mail = Some(fault);
+                    magic.mail_times = times;
+                }
                 // A bare number is somebody's own tag.
                 Some(Fault::Call(_)) | None => {}
             }
@@ -55,6 +60,9 @@ mod tests {
             magic("Ada <ada+previously_bounced@example.com>").mail,
             bounced
         );
+        let once = magic("ada+MISSING_CONTENTx1@example.com");
+        let missing = Some(MailFault::Result("MISSING_CONTENT".into()));
+        assert_eq!((once.mail, once.mail_times), (missing, Some(1)));
         let twice = magic("ada+http503x2@example.com");
         assert_eq!(
             (twice.call, twice.times),

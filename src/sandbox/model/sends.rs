@@ -24,7 +24,7 @@ impl Model {
         let (result, delay) = match used {
             Some(true) => ("IDEMPOTENT_IGNORE".to_owned(), self.delay()),
             Some(false) => ("IDEMPOTENT_FAIL".to_owned(), self.delay()),
-            None => self.fate(letter),
+            None => self.fate(turn.portal, letter),
         };
         self.serial = self.serial.wrapping_add(1);
         let ticket = Ticket {
@@ -53,12 +53,12 @@ impl Model {
     }
 
     /// The final result of a first send, and its delay in milliseconds.
-    fn fate(&mut self, letter: &Letter) -> (String, u32) {
+    fn fate(&mut self, portal: u32, letter: &Letter) -> (String, u32) {
         let age = self.faults_age();
         let fault = letter
             .flaw()
             .map(|result| MailFault::Result(result.to_owned()))
-            .or_else(|| letter.magic.mail.clone())
+            .or_else(|| self.asked_for(portal, letter))
             .or_else(|| self.faults.mail(age, &mut self.rng));
         let delay = self.delay();
         match fault {
@@ -67,6 +67,16 @@ impl Model {
             Some(MailFault::Late) => ("SENT".to_owned(), delay.saturating_add(millis_of(LATE))),
             Some(MailFault::Lost) => ("SENT".to_owned(), NEVER),
         }
+    }
+
+    /// The mail fault that the address brings. Counted by address and not by `sendId`: a mail that
+    /// was refused goes out again under another one.
+    fn asked_for(&mut self, portal: u32, letter: &Letter) -> Option<MailFault> {
+        let fault = letter.magic.mail.clone()?;
+        let times = letter.magic.mail_times;
+        let key = Key::new(portal, &letter.to);
+        let strikes = times.is_none_or(|times| self.tries.count(key) <= times);
+        strikes.then_some(fault)
     }
 
     pub(super) fn look_up(&self, turn: &Turn<'_>, id: &str) -> Answer {
