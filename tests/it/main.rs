@@ -15,6 +15,7 @@ mod contract;
 mod demo;
 mod dispatch;
 mod hubspot;
+mod page;
 mod request;
 mod sandbox;
 mod sqlite;
