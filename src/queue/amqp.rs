@@ -42,7 +42,6 @@ use lapin::BasicProperties;
 use secrecy::SecretString;
 
 use self::delay::Precision;
-
 use self::link::{Link, Role};
 use self::session::{Held, Session, Sessions};
 use self::topology::Topology;

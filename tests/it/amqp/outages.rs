@@ -1,0 +1,167 @@
+//! The broker dies, a queue vanishes, the owner of an account is cut off.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use postrider::clock::{self, Clock};
+use postrider::message::{AccountName, Priority};
+use postrider::outcome::Disposition;
+use postrider::queue::amqp::{AmqpOptions, AmqpQueue};
+use postrider::queue::{Intake, Queue, QueueError};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+
+use super::{PATIENCE, open, options, parcel, receive, settle, until_standing, worker};
+use crate::support::broker::{self, Broker};
+use crate::support::producer::Producer;
+use crate::support::proxy::Proxy;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_when_the_broker_is_killed_or_stopped_in_the_middle() {
+    let broker = Broker::start().await;
+    let queue = AmqpQueue::start(options(&broker, "outage")).await.unwrap();
+    for killed in [true, false] {
+        let ids: BTreeSet<String> = (0..300).map(|n| format!("{killed}-{n}")).collect();
+        let all = ids
+            .iter()
+            .map(|id| queue.publish(parcel(id, Priority::Normal)));
+        for published in join_all(all).await {
+            published.unwrap();
+        }
+        let mut intake = open(&queue).await;
+        let stale = receive(&mut intake).await;
+        let half_way = Notify::new();
+        let outage = async {
+            half_way.notified().await;
+            if killed {
+                broker.kill().await;
+            } else {
+                broker.stop().await;
+            }
+            broker.boot().await;
+        };
+        let (done, ()) = tokio::join!(work(&queue, &mut intake, &ids, &half_way), outage);
+        assert_eq!(done, ids);
+        let settled = queue.settle(stale, Disposition::Complete).await;
+        assert!(matches!(settled, Err(QueueError::Lost)), "{settled:?}");
+        drop(intake);
+        until_standing(&queue, &[]).await;
+    }
+}
+
+/// Settles every kind of way, until each of `ids` is complete, and returns those that are.
+async fn work(
+    queue: &AmqpQueue,
+    intake: &mut impl Intake,
+    ids: &BTreeSet<String>,
+    half_way: &Notify,
+) -> BTreeSet<String> {
+    let mut done = BTreeSet::new();
+    while done.len() < ids.len() {
+        if done.len() == ids.len() / 2 {
+            half_way.notify_one();
+        }
+        let delivery = receive(intake).await;
+        let id = delivery.message_id.clone().unwrap();
+        let first_time = delivery.story.spent == 0 && id.ends_with('7');
+        let disposition = if first_time {
+            let at = clock::after(Clock::system().now(), Duration::from_millis(900));
+            let mut story = Box::new(delivery.story.clone());
+            story.spent = 1;
+            Disposition::Retry { at, story }
+        } else {
+            Disposition::Complete
+        };
+        // An error means: handed out again.
+        if queue.settle(delivery, disposition).await.is_ok() && !first_time {
+            done.insert(id);
+        }
+    }
+    done
+}
+
+#[tokio::test]
+async fn a_deleted_queue_is_declared_again() {
+    let (queue, prefix) = worker("deleted").await;
+    let producer = Producer::to(broker::shared().await).await;
+    let mut intake = open(&queue).await;
+    queue.publish(parcel("one", Priority::High)).await.unwrap();
+    let delivery = receive(&mut intake).await;
+    settle(&queue, delivery, Disposition::Complete).await;
+    producer
+        .delete(&format!("{prefix}.send.default.high"))
+        .await;
+    // It tells of the trouble once or more, and then goes on.
+    let again = async {
+        while let Err(error) = queue.publish(parcel("two", Priority::High)).await {
+            assert!(matches!(
+                error,
+                QueueError::Unroutable { .. } | QueueError::Unreachable { .. }
+            ));
+            let _ = timeout(Duration::from_millis(100), intake.receive()).await;
+        }
+        loop {
+            if let Ok(delivery) = intake.receive().await {
+                break delivery;
+            }
+        }
+    };
+    let delivery = timeout(PATIENCE, again).await.unwrap();
+    assert_eq!(delivery.message_id.as_deref(), Some("two"));
+}
+
+#[tokio::test]
+async fn the_lease_goes_to_the_next_worker_when_the_owner_is_cut_off() {
+    let broker = broker::shared().await;
+    let wire = Proxy::to(broker.port()).await;
+    let direct = options(broker, "lease");
+    let over_wire = AmqpOptions {
+        url: broker::url(wire.port()),
+        ..direct.clone()
+    };
+    let account = AccountName::default();
+    let first = AmqpQueue::start(over_wire).await.unwrap();
+    let mut held = timeout(PATIENCE, first.lease(&account))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(held.fresh, "nobody had it before");
+    assert!(held.holds(Instant::now()));
+
+    let second = AmqpQueue::start(direct).await.unwrap();
+    let standing_by = tokio::spawn({
+        let (second, account) = (second.clone(), account.clone());
+        async move { second.lease(&account).await }
+    });
+    // It is renewed, again and again.
+    let end = Instant::now() + Duration::from_secs(8);
+    timeout(PATIENCE, async {
+        while !held.holds(end) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("the lease was not renewed");
+    assert!(!standing_by.is_finished(), "two owners");
+
+    wire.cut();
+    let next = timeout(PATIENCE, standing_by)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
+    timeout(PATIENCE, held.lost())
+        .await
+        .expect("the old owner does not know");
+    assert!(next.holds(Instant::now()));
+    assert!(!next.fresh, "somebody had it before");
+
+    // Let go of, it is free again.
+    drop(next);
+    let back = timeout(PATIENCE, first.lease(&account))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(back.holds(Instant::now()));
+}
