@@ -16,8 +16,7 @@ const SCRIPT_TIME_MAX: Duration = Duration::from_mins(2);
 #[tokio::test]
 async fn the_python_client_understands_every_answer() {
     let sandbox = sandbox().await;
-    let python = part("POSTRIDER_TEST_PYTHON", "venv/bin/python");
-    let mut command = Command::new(python);
+    let mut command = Command::new(python());
     command.arg(script("hubspot_client.py")).arg(&sandbox.base);
     assert_understood(command).await;
 }
@@ -25,10 +24,9 @@ async fn the_python_client_understands_every_answer() {
 #[tokio::test]
 async fn the_node_client_understands_every_answer() {
     let sandbox = sandbox().await;
-    let modules = part("POSTRIDER_TEST_NODE_MODULES", "node/node_modules");
     let mut command = Command::new("node");
     command.arg(script("hubspot_client.js")).arg(&sandbox.base);
-    command.env("NODE_PATH", modules);
+    command.env("NODE_PATH", node_modules());
     assert_understood(command).await;
 }
 
@@ -46,6 +44,16 @@ fn script(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests/clients", name]
         .iter()
         .collect()
+}
+
+/// The Python that has the packages of `tests/clients/requirements.txt`.
+pub fn python() -> PathBuf {
+    part("POSTRIDER_TEST_PYTHON", "venv/bin/python")
+}
+
+/// The Node modules of `tests/clients/package.json`.
+pub fn node_modules() -> PathBuf {
+    part("POSTRIDER_TEST_NODE_MODULES", "node/node_modules")
 }
 
 /// A part of the environment that `./test` makes.

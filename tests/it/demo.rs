@@ -24,12 +24,18 @@ fn the_demo_ends_by_saying_what_happened_to_each() {
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
     assert_eq!(rows.len(), 112);
-    assert!(rows.iter().all(|row| row["as_expected"] == true), "{rows:?}");
+    assert!(
+        rows.iter().all(|row| row["as_expected"] == true),
+        "{rows:?}"
+    );
     let of = |id: &str| rows.iter().find(|row| row["id"] == id).unwrap();
     assert_eq!(of("hiccup")["calls"], 3);
     assert_eq!(of("lost-answer")["happened"], "sent once");
     assert_eq!(of("too-late")["calls"], 0);
-    assert_eq!(of("wrong-template")["happened"], "refused, replayed, sent once");
+    assert_eq!(
+        of("wrong-template")["happened"],
+        "refused, replayed, sent once"
+    );
 }
 
 /// A stop in the middle is an orderly end, and soon.
@@ -48,7 +54,11 @@ async fn a_demo_that_is_stopped_ends() {
     while !line.contains("requests published") {
         line.clear();
         let read = tokio::io::AsyncBufReadExt::read_line(&mut talk, &mut line);
-        assert_ne!(read.await.unwrap(), 0, "the demo ended before it was stopped");
+        assert_ne!(
+            read.await.unwrap(),
+            0,
+            "the demo ended before it was stopped"
+        );
     }
     let pid = demo.id().unwrap().to_string();
     Command::new("kill").args(["-INT", &pid]).status().unwrap();

@@ -16,6 +16,7 @@ mod demo;
 mod dispatch;
 mod hubspot;
 mod page;
+mod readme;
 mod request;
 mod sandbox;
 mod sqlite;

@@ -59,10 +59,19 @@ async fn the_inbox_shows_each_mail_with_its_result_and_never_runs_what_is_in_it(
     let dom = dom(&sandbox.base).await;
     let rows = dom.split("<tbody id=\"mail\">").nth(1).unwrap();
     let rows = rows.split("</tbody>").next().unwrap();
-    for shown in ["order-1", "ada@example.com", "SENT", "order-2", "PREVIOUSLY_BOUNCED"] {
+    for shown in [
+        "order-1",
+        "ada@example.com",
+        "SENT",
+        "order-2",
+        "PREVIOUSLY_BOUNCED",
+    ] {
         assert!(rows.contains(shown), "{shown} is not in the inbox: {rows}");
     }
     assert!(rows.contains("&lt;script&gt;"), "{rows}");
-    assert!(!rows.contains("<script") && !rows.contains("<img"), "{rows}");
+    assert!(
+        !rows.contains("<script") && !rows.contains("<img"),
+        "{rows}"
+    );
     assert!(!dom.contains("<title>run</title>"));
 }
