@@ -199,9 +199,11 @@ impl Outcome {
 }
 
 impl Disposition {
-    /// Waits until `until`; nothing was spent.
+    /// Waits until `until`; nothing was spent. The story says so too: a queue may hand it out
+    /// earlier than that, and then it waits again.
     #[must_use]
-    pub fn snooze(until: Timestamp, story: Story) -> Self {
+    pub fn snooze(until: Timestamp, mut story: Story) -> Self {
+        story.due_at = Some(until);
         Self::Snooze {
             until,
             story: Box::new(story),

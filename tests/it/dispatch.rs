@@ -274,6 +274,8 @@ async fn send_at_and_expires_at_are_honoured_without_a_call() {
     let calls = world.hubspot.calls();
     assert_eq!(calls.len(), 1);
     assert!(calls[0].at >= Duration::from_mins(10) && calls[0].at < Duration::from_secs(601));
+    let received = "postrider_requests_received_total{account=\"default\",priority=\"normal\"}";
+    assert_eq!(world.metric(received), 2, "what waits is received once");
     world.end().await;
 }
 

@@ -122,10 +122,10 @@ fn by_status(answer: &Answer) -> Verdict {
         200..=299 => {
             Verdict::perhaps("HubSpot's answer cannot be read; the same sendId asks again")
         }
-        // Somebody else answers at this address: a redirect, a proxy that wants a password, a host
-        // that does not serve the name. Every message would fare alike, and only the configuration
-        // can heal it, so it is no message's fault.
-        300..=399 | 407 | 421 => Verdict::halted(
+        // Somebody else answers at this address: a redirect, a path that takes no POST, a proxy that
+        // wants a password, a host that does not serve the name. Every message would fare alike,
+        // and only the configuration can heal it, so it is no message's fault.
+        300..=399 | 405 | 407 | 421 => Verdict::halted(
             PauseReason::Outage,
             "this is not HubSpot's API: check accounts.NAME.base_url and the proxy settings",
         ),
@@ -246,7 +246,7 @@ fn rejected(status: u16) -> &'static str {
             "HubSpot finds the request invalid: check that the email is published and saved for \
              single send, that it has every property its template needs, and the addresses"
         }
-        404 | 405 | 410 => {
+        404 | 410 => {
             "HubSpot does not know what was asked for: check emailId; where every request fares \
              so, check accounts.NAME.base_url, api and api_version"
         }

@@ -78,7 +78,7 @@ fn every_status_has_its_verdict_whatever_the_body() {
         (402, "not sent, Halted/Account/Portal"),
         (403, "not sent, Halted/Account/Forbidden"),
         (404, refused),
-        (405, refused),
+        (405, elsewhere),
         (407, elsewhere),
         (408, unknown),
         (409, refused),
