@@ -21,3 +21,4 @@ mod request;
 mod sandbox;
 mod sqlite;
 mod support;
+mod whole;

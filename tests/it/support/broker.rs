@@ -121,6 +121,17 @@ impl Broker {
         self.end("-TERM").await;
     }
 
+    /// The names of all its queues.
+    pub async fn queues(&self) -> Vec<String> {
+        let mut command = tokio::process::Command::from(self.command("rabbitmqctl"));
+        command.args(["--node", &self.name, "--quiet", "--no-table-headers"]);
+        let output = command.args(["list_queues", "name"]).output();
+        let output = output.await.unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "rabbitmqctl list_queues: {told}");
+        told.lines().map(str::to_owned).collect()
+    }
+
     async fn end(&self, signal: &str) {
         let pid = fs::read_to_string(self.path("pid")).unwrap();
         let pid = pid.trim();

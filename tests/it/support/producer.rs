@@ -69,6 +69,17 @@ impl Producer {
         }
     }
 
+    /// How many messages stand ready in a queue.
+    pub async fn depth(&self, queue: &str) -> u64 {
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let none = FieldTable::default();
+        let declared = self.channel.queue_declare(queue.into(), options, none);
+        declared.await.unwrap().message_count().into()
+    }
+
     pub async fn declare_classic(&self, queue: &str) {
         let options = QueueDeclareOptions {
             durable: true,

@@ -1,0 +1,11 @@
+//! The whole system, in real processes: the program as it is built, a RabbitMQ node of its own,
+//! the sandbox, producers that others wrote, and whatever may happen to each of them.
+//!
+//! Every test ends with the same account: what was published stands against what the sandbox
+//! mailed and what lies among the dead letters, and nothing may stand anywhere else.
+
+mod ends;
+mod kills;
+mod limits;
+mod worker;
+mod world;

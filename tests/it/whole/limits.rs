@@ -1,0 +1,140 @@
+//! What HubSpot holds against us: a token that it refuses, and its limits.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::world::{Sandbox, World, ids, report};
+use crate::support::broker;
+
+/// In milliseconds.
+const WINDOW: f64 = 1_000.0;
+const LIMIT: usize = 100;
+/// The sandbox judges each call by the same window as the worker.
+const LIMITED: [&str; 4] = ["--limit", "100/1s", "--latency", "20ms-80ms"];
+const REST_TIME_MAX: Duration = Duration::from_mins(1);
+
+#[tokio::test]
+async fn a_token_refused_for_a_while_costs_no_message_anything() {
+    let began = Instant::now();
+    let world = World::on_sqlite(&["--latency", "10ms-30ms"]).await;
+    let sandbox = &world.sandbox;
+    let ids = ids("token", 2_000);
+    world.publish_backlog(&ids).await;
+    let worker = world.worker().await;
+    sandbox.until_mailed(500, REST_TIME_MAX).await;
+
+    sandbox.tell("token", "pat-na1-another").await;
+    let refused = sandbox.count("mails").await;
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(sandbox.count("mails").await, refused, "nothing went out");
+    let address = worker.address();
+    let told = world.told(&["queue", "--json", "--worker", &address]).await;
+    assert!(told.contains(r#""unauthorized""#), "it says why: {told}");
+    sandbox.tell("token", "*").await;
+
+    sandbox.until_mailed(2_000, REST_TIME_MAX).await;
+    worker.finish(REST_TIME_MAX).await;
+    world.assert_mailed(&ids).await;
+    world.assert_at_rest(0).await;
+    let stats = sandbox.stats().await;
+    let unauthorized = stats["unauthorized"].as_u64().unwrap();
+    // What was in flight, and a probe now and then.
+    assert!(unauthorized <= 64, "the door was stormed: {stats}");
+    let figures = format!("2000 sends, 20 s refused after {refused}, {unauthorized} calls refused");
+    report("token refused", began, &figures);
+}
+
+#[tokio::test]
+async fn no_rolling_window_is_exceeded_and_none_is_wasted() {
+    let began = Instant::now();
+    let broker = broker::shared().await;
+    let prefix = broker::prefix("window");
+    let world = World::on_broker(broker, &prefix, &LIMITED).await;
+    let world = limited(world);
+    let ids = ids("window", 1_200);
+    world.publish_backlog(&ids).await;
+    let worker = world.worker().await;
+    world.sandbox.until_mailed(1_200, REST_TIME_MAX).await;
+    worker.finish(REST_TIME_MAX).await;
+    world.assert_mailed(&ids).await;
+    world.assert_at_rest_on(broker, 0).await;
+
+    let most = assert_no_window_exceeded(&world.sandbox).await;
+    let sends = sends(&world.sandbox).await;
+    let took = sends.last().unwrap() - sends.first().unwrap();
+    // Those after the first one, of those that could have been.
+    let used = 1_199.0 / (took / WINDOW * 100.0);
+    assert!(used >= 0.9, "{used:.3} of the window was used");
+    let figures = format!(
+        "1200 sends, at most {most} in a window of 100, {:.1} % used",
+        used * 100.0
+    );
+    report("window", began, &figures);
+}
+
+#[tokio::test]
+async fn a_second_worker_stands_by_and_takes_over_within_the_limit() {
+    let began = Instant::now();
+    let broker = broker::shared().await;
+    let prefix = broker::prefix("standby");
+    let world = World::on_broker(broker, &prefix, &LIMITED).await;
+    let world = limited(world);
+    let ids = ids("standby", 800);
+    let first = world.worker().await;
+    first.until_said(OWNS).await;
+    let second = world.worker().await;
+    assert_eq!(
+        second.ready().await,
+        Some(200),
+        "one that stands by is ready"
+    );
+    world.publish(&ids).await;
+    world.sandbox.until_mailed(400, REST_TIME_MAX).await;
+    assert!(!second.has_said(OWNS), "there is one owner");
+    first.kill().await;
+    second.until_said(OWNS).await;
+    world.sandbox.until_mailed(800, REST_TIME_MAX).await;
+    second.finish(REST_TIME_MAX).await;
+    world.assert_mailed(&ids).await;
+    world.assert_at_rest_on(broker, 0).await;
+    let most = assert_no_window_exceeded(&world.sandbox).await;
+    let gap = longest_gap(&sends(&world.sandbox).await);
+    let figures = format!("800 sends, 1 kill, at most {most} in a window of 100, {gap:.0} ms idle");
+    report("take-over", began, &figures);
+}
+
+/// What a worker says when it becomes the owner.
+const OWNS: &str = "dispatching: this worker owns the account";
+
+fn limited(world: World) -> World {
+    world
+        .set("accounts.default.quota.send.limit", "100")
+        .set("accounts.default.quota.send.window", "1s")
+}
+
+/// When each send arrived, in milliseconds.
+async fn sends(sandbox: &Sandbox) -> Vec<f64> {
+    let calls = sandbox.calls().await;
+    let sends = calls.iter().filter(|call| call["bucket"] == "send");
+    sends.map(|call| call["at"].as_f64().unwrap()).collect()
+}
+
+fn longest_gap(times: &[f64]) -> f64 {
+    let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
+    gaps.fold(0.0, f64::max)
+}
+
+/// The sandbox's judgement, and our own count. Returns the most calls that a window held.
+async fn assert_no_window_exceeded(sandbox: &Sandbox) -> u64 {
+    let stats = sandbox.stats().await;
+    assert_eq!(stats["throttled"], 0, "{stats}");
+    let most = stats["windows"]["send"]["most"].as_u64().unwrap();
+    assert!(most <= LIMIT as u64, "{stats}");
+    let sends = sends(sandbox).await;
+    for window in sends.windows(LIMIT + 1) {
+        let took = window[LIMIT] - window[0];
+        assert!(took >= WINDOW, "{} sends in {took} ms", LIMIT + 1);
+    }
+    most
+}
