@@ -1,6 +1,6 @@
 //! HubSpot over HTTP: one call, one answer, one verdict.
 //!
-//! No retries, no redirects and no waiting here: [`classify`] says what an answer means, and
+//! No retries, no redirects and no waiting here: `classify` says what an answer means, and
 //! `retry` what follows from it.
 
 mod classify;
