@@ -36,7 +36,7 @@
 //! | [`cli`] | the commands; the only room that knows all others and writes to stdout |
 //!
 //! ```text
-//! main → cli → run ──┬─> dispatch ──┬─> queue ────┐
+//! main → cli/worker ─┬─> dispatch ──┬─> queue ────┐
 //!                    │              ├─> provider ─┼─> message, story, outcome, clock
 //!                    │              ├─> retry, quota, pause
 //!                    │              └─> metrics
@@ -75,6 +75,31 @@
 //!
 //! An accepted send goes on as a follow-up in the results lane, with permits and a bucket of its
 //! own: look-ups never hold up sends.
+//!
+//! # Who owns an account
+//!
+//! At most one worker dispatches an account: it holds the account's lease, and the others stand
+//! by. So quota and pauses are local and exact, and no second store is needed. A worker that takes
+//! over assumes that its predecessor's burst is spent. A frozen owner does not know that it is one
+//! no more: every call is fenced by the time until which the lease is known to hold.
+//!
+//! # How a pause ends
+//!
+//! A limit, the day and a migration end by the clock. A refused token, a missing scope and an
+//! outage end when they are disproved: the keeper probes without mail, later and later; where that
+//! cannot tell, it lets one message through. Only a send that *began after* the pause disproves it.
+//!
+//! # Where a change belongs
+//!
+//! | change | room |
+//! |---|---|
+//! | HubSpot answers in a new way | `provider/hubspot/classify`, or `send_result` for a result |
+//! | what follows from a verdict | [`retry`] |
+//! | what holds an account back | [`pause`], `dispatch/learn` |
+//! | what a request may hold | [`message`] |
+//! | a new backend | [`queue`], and a harness in `tests/it/contract/backends.rs` |
+//! | a new command | a file in `cli` |
+//! | a new setting | `config`, `config/postrider.toml`, and its reader in the same commit |
 
 pub mod admin;
 pub mod cli;
