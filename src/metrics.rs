@@ -51,6 +51,7 @@ pub struct Metrics {
     quota_used_ratio: GaugeVec,
     quota_wait_seconds: Histogram,
     in_flight: IntGaugeVec,
+    owner: IntGaugeVec,
     pause: IntGaugeVec,
     responses: IntCounterVec,
 }
@@ -156,6 +157,12 @@ impl Metrics {
                 )?,
             )?,
             in_flight: gauges(r, "in_flight", "Calls to HubSpot under way", &["account"])?,
+            owner: gauges(
+                r,
+                "owner",
+                "1 while this worker dispatches the account, 0 while it stands by",
+                &["account"],
+            )?,
             pause: gauges(
                 r,
                 "pause",
@@ -184,8 +191,13 @@ impl Metrics {
     pub fn declare(&self, account: &AccountName) {
         let account = account.as_str();
         for priority in Priority::ALL {
-            self.received
-                .with_label_values(&[account, priority.as_str()]);
+            let labels = [account, priority.as_str()];
+            self.received.with_label_values(&labels);
+            self.latency_seconds.with_label_values(&labels);
+        }
+        for operation in [Operation::Send, Operation::LookUp, Operation::Probe] {
+            self.call_seconds
+                .with_label_values(&[account, operation.label()]);
         }
         for outcome in [
             "accepted",
@@ -209,6 +221,7 @@ impl Metrics {
                 .with_label_values(&[account, reason.label()]);
         }
         self.in_flight.with_label_values(&[account]);
+        self.owner.with_label_values(&[account]);
     }
 
     pub fn received(&self, account: &AccountName, priority: Priority) {
@@ -280,6 +293,12 @@ impl Metrics {
         self.in_flight
             .with_label_values(&[account.as_str()])
             .add(change);
+    }
+
+    pub fn owner(&self, account: &AccountName, yes: bool) {
+        self.owner
+            .with_label_values(&[account.as_str()])
+            .set(yes.into());
     }
 
     /// Shows the account's pauses; those that are over fall to 0.

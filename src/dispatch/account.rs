@@ -65,6 +65,7 @@ impl Account {
 
     /// Brings the gauges up to date.
     pub fn observe(&self, metrics: &Metrics) {
+        metrics.owner(&self.name, self.is_owner());
         metrics.pauses(&self.name, &self.pauses.list());
         for (bucket, used) in self.quota() {
             let (limit, ratio) = match used {
