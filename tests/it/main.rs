@@ -13,6 +13,7 @@ mod clients;
 mod config;
 mod contract;
 mod demo;
+mod deploy;
 mod dispatch;
 mod hubspot;
 mod page;
