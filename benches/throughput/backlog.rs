@@ -1,0 +1,108 @@
+//! Fills a queue, over Postrider's own durable publish.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use postrider::clock::Clock;
+use postrider::message::{AccountName, Parcel, Priority};
+use postrider::queue::Queue;
+use postrider::queue::amqp::{AmqpOptions, AmqpQueue};
+use postrider::queue::sqlite::{Mode, SqliteQueue};
+use postrider::story::Story;
+use secrecy::ExposeSecret;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use crate::broker::Broker;
+
+pub const PREFIX: &str = "bench";
+/// Confirms under way, or changes that share SQLite's transactions.
+const PUBLISHING: usize = 1_000;
+
+/// Where requests wait for the contestants.
+pub struct Backlog {
+    /// What `queue.url` is set to.
+    pub url: String,
+    queue: Kind,
+    published: AtomicU64,
+}
+
+enum Kind {
+    Amqp(AmqpQueue),
+    Sqlite {
+        queue: SqliteQueue,
+        _folder: TempDir,
+    },
+}
+
+impl Backlog {
+    /// Declares everything, as a worker does.
+    pub async fn amqp(broker: &Broker) -> Self {
+        let queue = AmqpQueue::start(AmqpOptions {
+            url: broker.url(),
+            prefix: PREFIX.into(),
+            accounts: vec![AccountName::default()],
+            clock: Clock::system(),
+        });
+        let url = broker.url().expose_secret().to_owned();
+        Self::of(url, Kind::Amqp(queue.await.unwrap()))
+    }
+
+    /// On a disk, not in memory: its syncs are what is measured.
+    pub async fn sqlite() -> Self {
+        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let path = folder.path().join("queue.db");
+        let url = format!("sqlite:{}", path.display());
+        let (accounts, clock) = ([AccountName::default()], Clock::system());
+        let queue = SqliteQueue::open(path, PREFIX, accounts, clock, Mode::Command);
+        let kind = Kind::Sqlite {
+            queue: queue.await.unwrap(),
+            _folder: folder,
+        };
+        Self::of(url, kind)
+    }
+
+    fn of(url: String, queue: Kind) -> Self {
+        Self {
+            url,
+            queue,
+            published: AtomicU64::new(0),
+        }
+    }
+
+    /// Publishes so many requests, each durable, and tells how long that took.
+    pub async fn fill(&self, requests: u64) -> Duration {
+        let began = Instant::now();
+        match &self.queue {
+            Kind::Amqp(queue) => self.publish(queue, requests).await,
+            Kind::Sqlite { queue, .. } => self.publish(queue, requests).await,
+        }
+        began.elapsed()
+    }
+
+    async fn publish(&self, queue: &impl Queue, requests: u64) {
+        let first = self.published.fetch_add(requests, Ordering::Relaxed);
+        stream::iter(first..first + requests)
+            .for_each_concurrent(PUBLISHING, async |number| {
+                queue.publish(parcel(&self.url, number)).await.unwrap();
+            })
+            .await;
+    }
+}
+
+/// A small receipt. No id comes twice in one run, whatever the queue: the sandbox remembers them.
+fn parcel(queue: &str, number: u64) -> Parcel {
+    let kind = queue.split(':').next().unwrap_or_default();
+    let id = format!("{kind}-{number}");
+    let body = format!(
+        r#"{{"emailId":4126643121,"message":{{"to":"ada-{number}@example.com","sendId":"{id}"}},"contactProperties":{{"firstname":"Ada","lastname":"Lovelace"}},"customProperties":{{"order":"{number}","total":"19.90 EUR"}}}}"#
+    );
+    Parcel {
+        body: body.into(),
+        message_id: Some(id),
+        account: AccountName::default(),
+        priority: Priority::Normal,
+        story: Story::default(),
+    }
+}

@@ -1,0 +1,131 @@
+//! Sends a second without a limit, beside a bare loop, and memory with a long backlog.
+//!
+//! `cargo bench --bench throughput` prints the rates over RabbitMQ and the embedded queue;
+//! `-- --million` also fills each with a million requests (some minutes). Broker, sandbox and
+//! worker share the machine, so only what is measured in the same minute can be compared: the
+//! rounds are interleaved, and the ratio is the median of the rounds' own ratios.
+//!
+//! It prints; it asserts nothing about time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark talks, and may stop at once"
+)]
+
+mod backlog;
+mod bare;
+#[path = "../../tests/it/support/broker.rs"]
+#[allow(dead_code, reason = "the tests use more of it")]
+mod broker;
+mod program;
+mod report;
+mod run;
+
+use clap::{Parser, Subcommand};
+
+use self::backlog::Backlog;
+use self::program::Sandbox;
+use self::run::{Contestant, Figures, Rig};
+
+/// Some seconds of each contestant.
+const REQUESTS: u64 = 100_000;
+/// What memory is compared at.
+const SHORT_BACKLOG: u64 = 10_000;
+const LONG_BACKLOG: u64 = 1_000_000;
+
+#[derive(Debug, Parser)]
+struct Args {
+    /// Requests of each round
+    #[arg(long, default_value_t = REQUESTS)]
+    requests: u64,
+    /// Rounds of each contestant
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Also measure memory with a million queued
+    #[arg(long)]
+    million: bool,
+    /// Leave the embedded queue out
+    #[arg(long)]
+    no_sqlite: bool,
+    /// Given by `cargo bench`
+    #[arg(long, hide = true)]
+    bench: bool,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// What this program runs as a process of its own.
+#[derive(Debug, Subcommand)]
+enum Part {
+    /// The bare loop
+    #[command(hide = true)]
+    Bare(bare::Args),
+}
+
+fn main() {
+    let args = Args::parse();
+    postrider::crypto::init_crypto();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    match args.part {
+        Some(Part::Bare(bare)) => runtime.block_on(bare::run(bare)),
+        None => runtime.block_on(measure(&args)),
+    }
+}
+
+async fn measure(args: &Args) {
+    let sandbox = Sandbox::start().await;
+    let broker = broker::Broker::start().await;
+    let rabbitmq = Rig::new(&sandbox, Backlog::amqp(&broker).await);
+    rates(
+        "RabbitMQ, a quorum queue",
+        &rabbitmq,
+        &[Contestant::Bare, Contestant::Worker],
+        args,
+    )
+    .await;
+    if !args.no_sqlite {
+        let sqlite = Rig::new(&sandbox, Backlog::sqlite().await);
+        rates("SQLite", &sqlite, &[Contestant::Worker], args).await;
+        memory("SQLite", &sqlite, args).await;
+    }
+    memory("RabbitMQ", &rabbitmq, args).await;
+}
+
+/// Rounds of all contestants, one after the other in each.
+async fn rates(title: &str, rig: &Rig<'_>, contestants: &[Contestant], args: &Args) {
+    println!(
+        "\n{title}: {} requests, {} rounds\n",
+        args.requests, args.rounds
+    );
+    report::heading();
+    let mut rounds: Vec<Vec<Figures>> = Vec::new();
+    for round in 1..=args.rounds {
+        let mut figures = Vec::new();
+        for contestant in contestants {
+            rig.backlog.fill(args.requests).await;
+            let one = rig.run(*contestant, args.requests).await;
+            report::line(&format!("round {round}"), *contestant, one);
+            figures.push(one);
+        }
+        rounds.push(figures);
+    }
+    report::medians(contestants, &rounds);
+}
+
+/// The worker's peak memory after the same number of sends from backlogs of different lengths.
+/// The long one comes last: most of it is left in the queue.
+async fn memory(title: &str, rig: &Rig<'_>, args: &Args) {
+    println!("\n{title}: peak memory of the worker after {SHORT_BACKLOG} sends\n");
+    let lengths = [Some(SHORT_BACKLOG), args.million.then_some(LONG_BACKLOG)];
+    for queued in lengths.into_iter().flatten() {
+        let filled = rig.backlog.fill(queued).await;
+        let figures = rig.run(Contestant::Worker, SHORT_BACKLOG).await;
+        report::memory(queued, filled, figures);
+    }
+}
