@@ -175,8 +175,8 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         };
         self.hold_until_proven();
         tokio::join!(
-            self.lane(Lane::Sends, &guard, &limiters.send, &term, &calls),
-            self.lane(Lane::Results, &guard, &limiters.api, &term, &calls),
+            self.lane(Lane::Sends, guard.clone(), &limiters.send, &term, &calls),
+            self.lane(Lane::Results, guard, &limiters.api, &term, &calls),
             self.keep_pauses(&limiters.api, &term),
             lost,
         );

@@ -282,6 +282,15 @@ impl Lease {
         }
     }
 
+    /// Returns when a call may go out: at once, or when the lease is renewed.
+    pub async fn held(&mut self) {
+        while !self.holds(Instant::now()) {
+            if self.validity.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Returns when the lease is lost; never, when it cannot be.
     pub async fn lost(&mut self) {
         loop {

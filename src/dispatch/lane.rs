@@ -40,7 +40,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     pub(super) async fn lane(
         self: &Arc<Self>,
         lane: Lane,
-        lease: &Lease,
+        mut lease: Lease,
         limiter: &Arc<RateLimiter>,
         term: &CancellationToken,
         calls: &TaskTracker,
@@ -69,12 +69,17 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                     continue;
                 }
             };
-            if lease.holds(Instant::now()) {
-                self.start(delivery, &mut turn, calls).await;
-            } else {
-                self.settle(delivery, Disposition::Release, "lease ran out")
-                    .await;
+            // Where the lease has run out and is not lost, it is renewed or lost in seconds: the
+            // delivery is held that long, since each return to the queue counts against it.
+            tokio::select! {
+                biased;
+                () = term.cancelled() => {
+                    self.settle(delivery, Disposition::Release, "no lease").await;
+                    break;
+                }
+                () = lease.held() => {}
             }
+            self.start(delivery, &mut turn, calls).await;
         }
         if let Some(token) = &turn.token {
             limiter.give_back(token);

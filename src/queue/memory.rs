@@ -109,6 +109,11 @@ impl MemoryQueue {
         self.shared.wake();
     }
 
+    /// As if the broker fell silent for longer than a lease holds, or answered again.
+    pub fn renew_lease(&self, validity: Validity) {
+        self.shared.lock().lease.send_replace(validity);
+    }
+
     /// As if another worker had taken the lease over; the next `lease` gets it back, not fresh.
     pub fn lose_lease(&self) {
         let mut state = self.shared.lock();

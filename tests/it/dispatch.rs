@@ -13,7 +13,8 @@ use postrider::dispatch::Settings;
 use postrider::message::{Parcel, Priority};
 use postrider::outcome::{DeadReason, Failure, FailureClass, LookUp, Outcome, Scope, Words};
 use postrider::provider::{PROBE_CALLS, Portal, Probe};
-use postrider::queue::{DeadLetters, Fate, Queue};
+use postrider::queue::{DeadLetters, Fate, Queue, Validity};
+use tokio::time::Instant;
 
 use world::{Scripted, accepted, down, failure, parcel, settings, start, unauthorized};
 
@@ -391,6 +392,33 @@ async fn a_stop_takes_nothing_more_and_hears_every_answer() {
     assert_eq!(hubspot.calls().len(), 8, "the calls in flight and no more");
     assert_eq!(standing.ready.len(), 92);
     assert!(standing.in_hand.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_ran_out_lets_nothing_go_and_gives_nothing_back() {
+    let world = start(Scripted::new(|id, _, _| accepted(id)), settings(), 0).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.queue.renew_lease(Validity::Until(Instant::now()));
+    for n in 0..20 {
+        world
+            .queue
+            .publish(parcel(&format!("m-{n}"), ""))
+            .await
+            .unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(world.hubspot.calls().is_empty(), "fenced");
+    let standing = world.queue.standing();
+    let all = standing.ready.iter().chain(&standing.in_hand);
+    assert!(
+        all.clone().all(|message| !message.redelivered),
+        "a return counts against it"
+    );
+    assert_eq!(all.count(), 20);
+    world.queue.renew_lease(Validity::Held);
+    world.drained(HOUR).await;
+    assert_eq!(world.hubspot.calls().len(), 20);
+    world.end().await;
 }
 
 #[tokio::test(start_paused = true)]

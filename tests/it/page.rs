@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 /// A cold browser on a busy machine takes its time.
-const BROWSER_TIMEOUT: Duration = Duration::from_secs(60);
+const BROWSER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The page's DOM after its scripts have run.
 async fn dom(url: &str) -> String {

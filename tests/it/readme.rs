@@ -16,7 +16,7 @@ use crate::clients::{node_modules, python};
 use crate::support::broker;
 
 const README: &str = include_str!("../../README.md");
-const PRODUCER_TIMEOUT: Duration = Duration::from_secs(60);
+const PRODUCER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The code blocks of a language.
 fn blocks(language: &str) -> Vec<&'static str> {

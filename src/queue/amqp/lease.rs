@@ -175,11 +175,20 @@ impl Owner {
                     self.validity.send_replace(Validity::Until(asked_at + VALID_FOR));
                     if token_made_at.elapsed() > RENEW_TOKEN_EVERY {
                         token_made_at = Instant::now();
-                        publish_token(&connections, &self.queue, Uuid::new_v4()).await?;
+                        // Beside us: during an alarm a publish waits for half a minute, and the
+                        // lease must be renewed meanwhile. One that fails is made up for by the
+                        // next, long before the broker loses patience.
+                        tokio::spawn(replace_token(Arc::clone(&connections), self.queue.clone()));
                     }
                 }
             }
         }
+    }
+}
+
+async fn replace_token(connections: Arc<Connections>, queue: String) {
+    if let Err(error) = publish_token(&connections, &queue, Uuid::new_v4()).await {
+        tracing::debug!(%error, "the lease's token is not replaced yet");
     }
 }
 
