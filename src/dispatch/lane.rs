@@ -20,8 +20,9 @@ use crate::quota::{RateLimiter, Token};
 const HOLD_MAX: Duration = Duration::from_secs(20);
 /// Messages prefetched for each call that may be in flight: enough to never wait for the broker.
 const PREFETCH_PER_PERMIT: u16 = 4;
-/// The most messages a lane prefetches: what bounds memory.
-const PREFETCH_MAX: u16 = 500;
+/// From here on memory counts for more: then it is twice the calls that may be in flight, since
+/// what is in hand is counted too.
+const PREFETCH_ENOUGH: u16 = 500;
 
 /// What a lane holds for its next call.
 struct Turn<'a, Q: Queue> {
@@ -102,11 +103,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 continue;
             }
             if turn.intake.is_none() {
-                let prefetch = self
-                    .settings
-                    .concurrency
-                    .saturating_mul(PREFETCH_PER_PERMIT)
-                    .min(PREFETCH_MAX);
+                let prefetch = prefetch(self.settings.concurrency);
                 let account = &self.account.name;
                 turn.intake = Some(self.queue.open(account, turn.lane, prefetch).await?);
             }
@@ -196,4 +193,12 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         self.count_call();
         turn.permit.take()
     }
+}
+
+/// How many messages of one priority a lane holds, in hand or not received yet.
+fn prefetch(concurrency: u16) -> u16 {
+    let least = concurrency.saturating_mul(2);
+    concurrency
+        .saturating_mul(PREFETCH_PER_PERMIT)
+        .min(PREFETCH_ENOUGH.max(least))
 }
