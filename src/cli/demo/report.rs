@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::traffic::{Expected, Sample};
 use crate::cli::failure::Failure;
-use crate::cli::output::{Mood, Output};
+use crate::cli::output::{Mood, Output, count};
 use crate::queue::DeadLetter;
 
 /// The sandbox's inbox, as its `/_sandbox/mail` tells it.
@@ -63,14 +63,18 @@ pub(super) fn print(
             };
             let happened = output.paint(mood, &format!("{:<34}", row.happened));
             output.line(format_args!(
-                "{:<15} {:<44} {happened} {:>2} calls",
-                row.id, row.about, row.calls
+                "{:<15} {:<44} {happened} {}",
+                row.id,
+                row.about,
+                count(row.calls, "call")
             ))?;
         }
     }
     if !output.json {
         output.line(format_args!(
-            "{ordinary} others       nothing special, sent once each"
+            "{:<15} {:<44} sent once each",
+            format!("{ordinary} others"),
+            "nothing special"
         ))?;
     }
     Ok(good)
