@@ -26,11 +26,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::QuotaConfig;
-use crate::message::AccountName;
+use crate::message::{AccountName, Priority};
 use crate::metrics::Metrics;
-use crate::outcome::{DeadReason, Disposition};
+use crate::outcome::{DeadReason, Disposition, Words};
 use crate::provider::Provider;
-use crate::queue::{Delivery, Lane, Lease, Queue, QueueError};
+use crate::queue::{Announcement, Delivery, Kind, Lane, Lease, Queue, QueueError};
 use crate::quota::{Day, RateLimiter, Start};
 use crate::retry::{Context, RetryPolicy};
 
@@ -191,12 +191,20 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         }
     }
 
-    /// Carries a disposition out; one metric and one log line, here and nowhere else.
-    async fn settle(&self, delivery: Delivery, disposition: Disposition, id: &str) {
+    /// Carries a disposition out; one metric and one log line, here and nowhere else. Once that is
+    /// durable it is announced: `news`, or the death.
+    async fn settle(
+        &self,
+        delivery: Delivery,
+        disposition: Disposition,
+        id: &str,
+        news: Option<Announcement>,
+    ) {
         let account = self.account.name.clone();
         let lane = delivery.lane.as_str();
         let death = disposition.death().cloned();
         let what = disposition.label();
+        let news = news.or_else(|| Announcement::of_death(&disposition, &account));
         if let Err(error) = self.queue.settle(delivery, disposition).await {
             tracing::warn!(%account, lane, id, disposition = what, %error, hint = error.hint(), "not settled; it is handed out again");
             return;
@@ -213,6 +221,9 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         } else {
             tracing::debug!(%account, lane, id, disposition = what, "settled");
         }
+        if let Some(news) = news {
+            self.queue.announce(news);
+        }
     }
 }
 
@@ -227,6 +238,27 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             held_until: self.account.pauses.held_until(lane, now),
             outage: self.account.pauses.outage(),
             follow: self.follows(),
+        }
+    }
+
+    /// What is announced of a request that is no dead letter.
+    fn news(
+        &self,
+        kind: Kind,
+        context: &Context,
+        (priority, generation): (Priority, u32),
+        words: Words,
+    ) -> Announcement {
+        Announcement {
+            kind,
+            id: context.key.clone(),
+            generation,
+            account: self.account.name.clone(),
+            priority,
+            email_id: context.email_id,
+            reason: None,
+            at: context.now,
+            words,
         }
     }
 

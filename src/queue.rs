@@ -9,6 +9,7 @@
 //! they are due.
 
 pub mod amqp;
+mod announcement;
 pub mod memory;
 pub mod sqlite;
 
@@ -23,6 +24,8 @@ use tokio::time::Instant;
 use crate::message::{AccountName, Parcel, Priority};
 use crate::outcome::Disposition;
 use crate::story::Story;
+
+pub use announcement::{Announcement, Kind};
 
 /// What a worker receives from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,6 +108,12 @@ pub trait Queue: Clone + Send + Sync + 'static {
 
     /// How many messages stand where. Queue names are those of `queue.prefix` in every backend.
     fn depths(&self) -> impl Future<Output = Result<Vec<Depth>, QueueError>> + Send;
+
+    /// Tells an outcome to whoever listens, where the backend has such a place. It never fails and
+    /// never waits: what cannot be told now is not told.
+    fn announce(&self, announcement: Announcement) {
+        drop(announcement);
+    }
 
     /// Whether the backend is reached right now.
     fn is_up(&self) -> bool;

@@ -13,7 +13,7 @@ use crate::message::{MessageId, SendRequest};
 use crate::metrics::Operation;
 use crate::outcome::{DeadReason, Disposition, Failure, FailureClass, Outcome, Scope, Words};
 use crate::provider::Provider;
-use crate::queue::{Delivery, Lane, Queue};
+use crate::queue::{Delivery, Kind, Lane, Queue};
 use crate::retry::{dead, death};
 use crate::story::{Attempt, Story};
 
@@ -156,10 +156,14 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             Some(request.email_id),
             Lane::Sends,
         );
+        let news = matches!(outcome, Outcome::Accepted(_)).then(|| {
+            let named = (story.priority, story.generation);
+            self.news(Kind::Accepted, &context, named, outcome.words().clone())
+        });
         let disposition = self
             .retry
             .after_send(outcome, story, &context, &mut self.rng());
-        self.settle(delivery, disposition, request.id.as_str())
+        self.settle(delivery, disposition, request.id.as_str(), news)
             .await;
         // Held until here: what is in a worker's hands stays bounded.
         drop(permit);

@@ -8,7 +8,7 @@ use crate::message::SendRequest;
 use crate::metrics::Operation;
 use crate::outcome::{Disposition, LookUp, Words};
 use crate::provider::Provider;
-use crate::queue::{Delivery, Lane, Queue};
+use crate::queue::{Delivery, Kind, Lane, Queue};
 use crate::retry::FinalResult;
 use crate::story::{Attempt, FollowUp, Story};
 
@@ -73,11 +73,12 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 at: now,
                 took_ms: millis(took),
                 outcome: look_up.label().into(),
-                words,
+                words: words.clone(),
             });
         }
         let (key, email_id) = name_of(&delivery);
         let context = self.context(now, key.clone(), email_id, lane);
+        let named = (story.priority, story.generation);
         let decision = self
             .retry
             .after_look_up(look_up, story, &context, &mut self.rng());
@@ -90,7 +91,15 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 );
             }
         }
-        self.settle(delivery, decision.disposition, &key).await;
+        let ended_as = match decision.result {
+            Some(FinalResult::Sent) => Some(Kind::Sent),
+            Some(FinalResult::Unknown) => Some(Kind::Unknown),
+            // A refusal is a dead letter: `settle` sees it.
+            Some(FinalResult::Refused) | None => None,
+        };
+        let news = ended_as.map(|kind| self.news(kind, &context, named, words));
+        self.settle(delivery, decision.disposition, &key, news)
+            .await;
         drop(permit);
     }
 }

@@ -75,7 +75,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             tokio::select! {
                 biased;
                 () = term.cancelled() => {
-                    self.settle(delivery, Disposition::Release, "no lease").await;
+                    self.settle(delivery, Disposition::Release, "no lease", None).await;
                     break;
                 }
                 () = lease.held() => {}
@@ -178,7 +178,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         };
         let permit = turn.permit.take();
         calls.spawn(async move {
-            this.settle(settled.delivery, settled.disposition, &settled.id)
+            this.settle(settled.delivery, settled.disposition, &settled.id, None)
                 .await;
             drop(permit);
         });

@@ -7,6 +7,7 @@
 //! | `channel` | what is asked of an open channel, with time-outs |
 //! | `mend` | messages that lapin cannot read |
 //! | `publisher` | one function: published, and confirmed |
+//! | `events` | outcomes, told to whoever listens |
 //! | `intake` | the consumers of a lane |
 //! | `session` | what is in hand |
 //! | `delay` | waiting, by binary levels |
@@ -23,6 +24,7 @@ mod channel;
 mod dead;
 mod delay;
 mod error;
+mod events;
 mod intake;
 mod lease;
 mod link;
@@ -45,7 +47,7 @@ use self::delay::Precision;
 use self::link::{Link, Role};
 use self::session::{Held, Session, Sessions};
 use self::topology::Topology;
-use super::{Delivery, Depth, Lane, Lease, Queue, QueueError};
+use super::{Announcement, Delivery, Depth, Lane, Lease, Queue, QueueError};
 use crate::clock::{self, Clock};
 use crate::message::{AccountName, Parcel};
 use crate::outcome::Disposition;
@@ -198,8 +200,14 @@ impl Queue for AmqpQueue {
         Ok(depths)
     }
 
+    fn announce(&self, announcement: Announcement) {
+        if let Some(connections) = self.shared.link.up() {
+            connections.events.announce(announcement);
+        }
+    }
+
     fn is_up(&self) -> bool {
-        self.shared.link.is_up()
+        self.shared.link.up().is_some()
     }
 
     async fn close(&self) {

@@ -16,6 +16,7 @@ use postrider::queue::{DeadLetter, DeadLetters, Delivery, Fate, Intake, Lane, Qu
 use postrider::story::{Death, Story};
 use tokio::time::{Instant, timeout};
 
+mod events;
 mod outages;
 
 use crate::support::broker::{self, Broker};

@@ -1,6 +1,7 @@
 //! The dispatcher on the paused clock: the memory queue on one side, a scripted HubSpot on the
 //! other. Each test is one story.
 
+mod overheard;
 mod world;
 
 use std::sync::Arc;
@@ -13,9 +14,10 @@ use postrider::dispatch::Settings;
 use postrider::message::{Parcel, Priority};
 use postrider::outcome::{DeadReason, Failure, FailureClass, LookUp, Outcome, Scope, Words};
 use postrider::provider::{PROBE_CALLS, Portal, Probe};
-use postrider::queue::{DeadLetters, Fate, Queue, Validity};
+use postrider::queue::{DeadLetters, Fate, Kind, Queue, QueueError, Validity};
 use tokio::time::Instant;
 
+use overheard::Heard;
 use world::{Scripted, accepted, down, failure, parcel, settings, start, unauthorized};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -434,4 +436,79 @@ async fn a_lost_connection_means_a_second_call_under_the_same_id_at_most() {
         assert!(world.hubspot.tries(&format!("m-{n}")) >= 1);
     }
     world.end().await;
+}
+
+// === what is announced ===
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_is_announced_once_and_only_after_it_was_settled() {
+    let mut hubspot = Scripted::new(|id, _, _| accepted(id));
+    hubspot.results = Box::new(|_, nth| match nth {
+        1 => LookUp::Pending,
+        _ => LookUp::Sent(Words::default()),
+    });
+    let world = start(hubspot, settings(), 1).await;
+    world.queue.fail_next_settle(QueueError::Lost);
+    world.drained(HOUR).await;
+    let told: Vec<_> = world.overheard.heard().iter().map(told).collect();
+    assert_eq!(
+        told,
+        [
+            "not settled: follow_up",
+            "settled: follow_up",
+            "announced: accepted m-0",
+            "settled: follow_up",
+            "settled: complete",
+            "announced: sent m-0",
+        ]
+    );
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_end_of_a_request_is_announced_as_one_thing() {
+    let mut hubspot = Scripted::new(|id, _, _| match id {
+        "m-0" => Outcome::NotSent(failure(FailureClass::Permanent, Scope::Message, None)),
+        id => accepted(id),
+    });
+    hubspot.results = Box::new(|status_id, _| match status_id {
+        "status-of-m-1" => LookUp::NotSent(failure(FailureClass::Permanent, Scope::Message, None)),
+        "status-of-m-2" => LookUp::Unclear(Words::default()),
+        _ => LookUp::Sent(Words::default()),
+    });
+    let world = start(hubspot, settings(), 4).await;
+    world
+        .queue
+        .publish(parcel("m-4", ", \"x\": 1"))
+        .await
+        .unwrap();
+    world.drained(HOUR).await;
+    let mut ends: Vec<_> = (world.overheard.heard().into_iter())
+        .filter_map(|heard| match heard {
+            Heard::Announced(news) if news.kind != Kind::Accepted => Some(news),
+            Heard::Settled(_) | Heard::NotSettled(_) | Heard::Announced(_) => None,
+        })
+        .map(|news| (news.id, news.kind, news.reason))
+        .collect();
+    ends.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    let expected = [
+        ("m-0", Kind::Dead, Some(DeadReason::Rejected)),
+        ("m-1", Kind::Refused, Some(DeadReason::Refused)),
+        ("m-2", Kind::Unknown, None),
+        ("m-3", Kind::Sent, None),
+        ("m-4", Kind::Dead, Some(DeadReason::Malformed)),
+    ];
+    assert_eq!(
+        ends,
+        expected.map(|(id, kind, why)| (id.to_owned(), kind, why))
+    );
+    world.end().await;
+}
+
+fn told(heard: &Heard) -> String {
+    match heard {
+        Heard::Settled(what) => format!("settled: {what}"),
+        Heard::NotSettled(what) => format!("not settled: {what}"),
+        Heard::Announced(news) => format!("announced: {} {}", news.kind.label(), news.id),
+    }
 }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::error::{self, Place};
+use super::events::Events;
 use super::mend;
 use super::publisher::Publisher;
 use super::topology::Topology;
@@ -66,6 +67,7 @@ pub(super) struct Connections {
     consume: Connection,
     publish: Connection,
     pub(super) publisher: Publisher,
+    pub(super) events: Events,
     /// Cancelled when either connection is lost: what came over them is in the queue again.
     gone: CancellationToken,
 }
@@ -120,8 +122,12 @@ impl Link {
         })
     }
 
-    pub(super) fn is_up(&self) -> bool {
-        matches!(&*self.state.borrow(), State::Up(connections) if !connections.is_gone())
+    /// The connections, if there are any right now.
+    pub(super) fn up(&self) -> Option<Arc<Connections>> {
+        match &*self.state.borrow() {
+            State::Up(connections) if !connections.is_gone() => Some(Arc::clone(connections)),
+            State::Up(_) | State::Down(_) | State::Closed => None,
+        }
     }
 
     /// For good: `close` was called.
@@ -264,14 +270,16 @@ impl Connector {
         let opening = async {
             let channel = publish.create_channel().await?;
             (channel.confirm_select(ConfirmSelectOptions::default())).await?;
-            Ok(channel)
+            let events = publish.create_channel().await?;
+            Ok((channel, events))
         };
-        let channel = error::within(CONNECT_TIMEOUT, &self.place, opening).await?;
+        let (channel, events) = error::within(CONNECT_TIMEOUT, &self.place, opening).await?;
         let gone = CancellationToken::new();
         Ok(Arc::new(Connections {
             consume,
             publish,
             publisher: Publisher::new(channel, self.place.clone(), gone.clone()),
+            events: Events::over(events, self.topology.events()),
             gone,
         }))
     }

@@ -48,8 +48,8 @@ impl Topology {
         &self.prefix
     }
 
-    /// Where outcomes are to be published, for whoever wants them. Declared, and quiet so far.
-    fn events(&self) -> String {
+    /// Where outcomes are told.
+    pub(super) fn events(&self) -> String {
         format!("{}.events", self.prefix)
     }
 

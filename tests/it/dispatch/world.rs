@@ -21,6 +21,8 @@ use postrider::story::Story;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::overheard::Overheard;
+
 /// One call that reached the scripted HubSpot.
 #[derive(Clone, Debug)]
 pub(super) struct Call {
@@ -136,6 +138,7 @@ pub(super) fn unauthorized() -> Failure {
 /// One account under test.
 pub(super) struct World {
     pub(super) queue: MemoryQueue,
+    pub(super) overheard: Overheard,
     pub(super) hubspot: Arc<Scripted>,
     metrics: Metrics,
     pub(super) account: Arc<Account>,
@@ -161,12 +164,13 @@ pub(super) async fn start(hubspot: Scripted, settings: Settings, requests: usize
     let clock = Clock::simulated("2026-11-22T12:00:00Z".parse().unwrap());
     let name = AccountName::default();
     let queue = MemoryQueue::new(clock, "postrider", [name.clone()]);
+    let overheard = Overheard::new(queue.clone());
     let hubspot = Arc::new(hubspot);
     let metrics = Metrics::new();
     let dispatcher = Arc::new(Dispatcher::new(Parts {
         account: name,
         settings,
-        queue: queue.clone(),
+        queue: overheard.clone(),
         provider: Shared(Arc::clone(&hubspot)),
         clock,
         retry: RetryPolicy::new(RetryConfig::default()),
@@ -181,6 +185,7 @@ pub(super) async fn start(hubspot: Scripted, settings: Settings, requests: usize
     let running = tokio::spawn(dispatcher.run(stop.clone()));
     World {
         queue,
+        overheard,
         hubspot,
         metrics,
         account,

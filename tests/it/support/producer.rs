@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use lapin::message::BasicGetMessage;
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
-    QueueDeleteOptions,
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
@@ -78,6 +78,21 @@ impl Producer {
         let none = FieldTable::default();
         let declared = self.channel.queue_declare(queue.into(), options, none);
         declared.await.unwrap().message_count().into()
+    }
+
+    /// A queue of this producer alone, bound to an exchange; returns its name.
+    pub async fn listen(&self, exchange: &str, pattern: &str) -> String {
+        let options = QueueDeclareOptions {
+            exclusive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let declared = (self.channel).queue_declare("".into(), options, FieldTable::default());
+        let queue = declared.await.unwrap().name().clone();
+        let options = QueueBindOptions::default();
+        let (exchange, pattern, none) = (exchange.into(), pattern.into(), FieldTable::default());
+        let bound = (self.channel).queue_bind(queue.clone(), exchange, pattern, options, none);
+        bound.await.unwrap();
+        queue.to_string()
     }
 
     pub async fn declare_classic(&self, queue: &str) {

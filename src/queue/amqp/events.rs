@@ -1,0 +1,140 @@
+//! Outcomes, told on the exchange `PREFIX.events`: a courtesy that never holds anything up.
+//!
+//! They go over a channel of their own, without confirms, beside the publisher's. It lives as long
+//! as its connection: what happens while the link is down is not told.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lapin::options::BasicPublishOptions;
+use lapin::{BasicProperties, Channel};
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use super::{error, properties};
+use crate::message::MessageId;
+use crate::outcome::DeadReason;
+use crate::queue::Announcement;
+
+/// Announcements that wait while the broker takes none, in about 500 KiB; more are dropped. An
+/// account at 20 sends a second fills it in half a minute.
+const WAITING_MAX: usize = 1_000;
+
+/// Where announcements go in.
+#[derive(Debug)]
+pub(super) struct Events {
+    line: mpsc::Sender<Announcement>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// The JSON of one announcement. HubSpot's `message` is left out: it may hold an address.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    kind: &'a str,
+    id: &'a str,
+    /// What HubSpot saw, where that is not the id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    send_id: Option<String>,
+    account: &'a str,
+    priority: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    email_id: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    at: jiff::Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    category: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correlation_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    send_result: Option<&'a str>,
+}
+
+// === impl Events ===
+
+impl Events {
+    /// Tells over this channel, in the background, until it is closed or nobody has anything to
+    /// say any more.
+    pub(super) fn over(channel: Channel, exchange: String) -> Self {
+        let (line, waiting) = mpsc::channel(WAITING_MAX);
+        let dropped = Arc::new(AtomicU64::new(0));
+        tokio::spawn(tell(channel, exchange, waiting, Arc::clone(&dropped)));
+        Self { line, dropped }
+    }
+
+    /// Never waits: when the line is full or closed, the announcement is dropped.
+    pub(super) fn announce(&self, announcement: Announcement) {
+        if self.line.try_send(announcement).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+async fn tell(
+    channel: Channel,
+    exchange: String,
+    mut waiting: mpsc::Receiver<Announcement>,
+    dropped: Arc<AtomicU64>,
+) {
+    while let Some(announcement) = waiting.recv().await {
+        let dropped = dropped.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            tracing::debug!(dropped, "outcomes were not told: the broker took none");
+        }
+        // No time-out: it waits while the broker is short of memory or disk, and ends at the
+        // latest with the connection, which has heartbeats.
+        if let Err(error) = publish(&channel, &exchange, &announcement).await {
+            let why = error::why(&error);
+            tracing::debug!(exchange, why, "outcomes are not told over this connection");
+            return;
+        }
+    }
+}
+
+async fn publish(
+    channel: &Channel,
+    exchange: &str,
+    announcement: &Announcement,
+) -> lapin::Result<()> {
+    let properties = BasicProperties::default().with_content_type("application/json".into());
+    // An id of more than 255 bytes is in the body alone.
+    let id = Some(announcement.id.clone());
+    let properties = properties::with_id(properties.clone(), id).unwrap_or(properties);
+    let key = format!("{}.{}", announcement.kind.label(), announcement.account);
+    let options = BasicPublishOptions::default();
+    let body = body(announcement);
+    let publishing = channel.basic_publish(
+        exchange.into(),
+        key.as_str().into(),
+        options,
+        &body,
+        properties,
+    );
+    publishing.await.map(drop)
+}
+
+fn body(announcement: &Announcement) -> Vec<u8> {
+    let Announcement { id, words, .. } = announcement;
+    let derived = (announcement.generation > 1).then(|| MessageId::parse(id).ok());
+    let body = Body {
+        kind: announcement.kind.label(),
+        id,
+        send_id: derived
+            .flatten()
+            .map(|id| id.generation(announcement.generation)),
+        account: announcement.account.as_str(),
+        priority: announcement.priority.as_str(),
+        email_id: announcement.email_id,
+        reason: announcement.reason.map(DeadReason::label),
+        at: announcement.at,
+        status: words.status,
+        category: words.category.as_deref(),
+        correlation_id: words.correlation_id.as_deref(),
+        send_result: words.send_result.as_deref(),
+    };
+    // Plain data: it always can be written.
+    serde_json::to_vec(&body).unwrap_or_default()
+}

@@ -1,0 +1,85 @@
+//! The memory queue, with somebody who writes down what it is asked to do.
+
+use std::sync::{Arc, Mutex};
+
+use postrider::message::{AccountName, Parcel};
+use postrider::outcome::Disposition;
+use postrider::queue::memory::{MemoryIntake, MemoryQueue};
+use postrider::queue::{Announcement, Delivery, Depth, Lane, Lease, Queue, QueueError};
+
+#[derive(Clone)]
+pub(super) struct Overheard {
+    pub(super) queue: MemoryQueue,
+    heard: Arc<Mutex<Vec<Heard>>>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Heard {
+    Settled(&'static str),
+    NotSettled(&'static str),
+    Announced(Box<Announcement>),
+}
+
+impl Overheard {
+    pub(super) fn new(queue: MemoryQueue) -> Self {
+        Self {
+            queue,
+            heard: Arc::default(),
+        }
+    }
+
+    pub(super) fn heard(&self) -> Vec<Heard> {
+        self.heard.lock().unwrap().clone()
+    }
+
+    fn hear(&self, heard: Heard) {
+        self.heard.lock().unwrap().push(heard);
+    }
+}
+
+impl Queue for Overheard {
+    type Intake = MemoryIntake;
+
+    async fn lease(&self, account: &AccountName) -> Result<Lease, QueueError> {
+        self.queue.lease(account).await
+    }
+
+    async fn open(
+        &self,
+        account: &AccountName,
+        lane: Lane,
+        prefetch: u16,
+    ) -> Result<MemoryIntake, QueueError> {
+        self.queue.open(account, lane, prefetch).await
+    }
+
+    async fn settle(&self, delivery: Delivery, disposition: Disposition) -> Result<(), QueueError> {
+        let what = disposition.label();
+        let settled = self.queue.settle(delivery, disposition).await;
+        self.hear(match settled {
+            Ok(()) => Heard::Settled(what),
+            Err(_) => Heard::NotSettled(what),
+        });
+        settled
+    }
+
+    async fn publish(&self, parcel: Parcel) -> Result<(), QueueError> {
+        self.queue.publish(parcel).await
+    }
+
+    async fn depths(&self) -> Result<Vec<Depth>, QueueError> {
+        self.queue.depths().await
+    }
+
+    fn announce(&self, announcement: Announcement) {
+        self.hear(Heard::Announced(announcement.into()));
+    }
+
+    fn is_up(&self) -> bool {
+        self.queue.is_up()
+    }
+
+    async fn close(&self) {
+        self.queue.close().await;
+    }
+}
