@@ -207,6 +207,8 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let news = news.or_else(|| Announcement::of_death(&disposition, &account));
         if let Err(error) = self.queue.settle(delivery, disposition).await {
             tracing::warn!(%account, lane, id, disposition = what, %error, hint = error.hint(), "not settled; it is handed out again");
+            // The caller holds its permit meanwhile: a queue that refuses is not called in a circle.
+            tokio::time::sleep(QUEUE_ERROR_WAIT).await;
             return;
         }
         if let Some(death) = death {
@@ -265,7 +267,8 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     /// Whether the next accepted send is followed up.
     fn follows(&self) -> bool {
         let share = self.settings.results;
-        share >= 1.0 || (share > 0.0 && self.rng().f64() < share)
+        // Of an account that HubSpot has stopped, nothing but a result shows that it is over.
+        share >= 1.0 || self.account.pauses.stopped() || (share > 0.0 && self.rng().f64() < share)
     }
 
     fn flying(&self, change: i64) {

@@ -87,7 +87,9 @@
 //!
 //! A limit, the day and a migration end by the clock. A refused token, a missing scope and an
 //! outage end when they are disproved: the keeper probes without mail, later and later; where that
-//! cannot tell, it lets one message through. Only a send that *began after* the pause disproves it.
+//! cannot tell, it lets one message of each lane through. Only a call that *began after* the pause
+//! disproves it, and which answer is enough depends on the pause (`pause::Proof`): an account that
+//! HubSpot has stopped still has its mail accepted, so there only a final result will do.
 //!
 //! # Where a change belongs
 //!

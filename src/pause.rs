@@ -4,6 +4,7 @@
 //! refused token, a missing scope, an outage) is probed, and then tried with a single message,
 //! before the account goes on. Nothing is dead-lettered and no attempt is spent for a pause.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -40,15 +41,29 @@ pub struct Pause {
     ends: Option<Instant>,
     probes: u32,
     next_probe: Instant,
-    /// One message may go out to see whether the trouble is over.
-    trial: bool,
+    /// The lanes of which one message may go out to see whether the trouble is over. Each has its
+    /// own: the other one may be empty for ever.
+    trials: BTreeSet<Lane>,
+}
+
+/// What an answer of HubSpot proves about the pauses that had begun before the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// It looked at a send, be it to refuse it: it is not down.
+    Answered,
+    /// It took a send. An account that it has stopped it also takes mail from, and then sends none.
+    Accepted,
+    /// It sent what it had taken.
+    Sent,
+    /// It told how far a send is.
+    LookedUp,
 }
 
 /// Whether a lane may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gate {
     Open,
-    /// One message may be tried: take it with [`Pauses::take_trial`].
+    /// One message may be tried: when it goes out, [`Pauses::spend_trial`].
     Trial,
     /// Shut, until then or for an unknown time.
     Shut {
@@ -95,7 +110,6 @@ impl Pauses {
             pause.ends = ends.max(pause.ends);
             pause.until = until.max(pause.until);
             pause.words = words;
-            pause.trial = false;
             pause.began = instant;
         } else {
             active.push(Pause {
@@ -113,7 +127,7 @@ impl Pauses {
                 } else {
                     instant + PROBE_FIRST
                 },
-                trial: false,
+                trials: BTreeSet::new(),
             });
         }
         drop(active);
@@ -134,14 +148,24 @@ impl Pauses {
         ended
     }
 
-    /// Ends what a success disproves: HubSpot took a send that began after the pause did.
-    pub fn disproved(&self, called: Instant) -> Vec<Pause> {
-        self.end(|pause| {
-            pause.ends.is_none()
-                && pause.began <= called
-                && pause.reason != PauseReason::Unproven
-                && pause.covers != Covers::Results
-        })
+    /// Ends what an answer to a call made at `called` disproves: of the pauses that only a proof
+    /// ends, those that had begun by then.
+    pub fn disproved(&self, called: Instant, proof: Proof) -> Vec<Pause> {
+        self.end(|pause| pause.ends.is_none() && pause.began <= called && proof.ends(pause))
+    }
+
+    /// A look-up was answered: the next one may go out too, through what holds both lanes.
+    pub fn keep_looking_up(&self, called: Instant) {
+        let mut more = false;
+        for pause in self.lock().iter_mut() {
+            let both = pause.covers == Covers::Both && pause.ends.is_none();
+            if both && pause.began <= called && pause.reason != PauseReason::Unproven {
+                more |= pause.trials.insert(Lane::Results);
+            }
+        }
+        if more {
+            self.changed();
+        }
     }
 
     /// Whether a lane may go on now. Pauses whose end has passed are gone.
@@ -152,9 +176,7 @@ impl Pauses {
         let active = self.lock();
         let mut gate = Gate::Open;
         for pause in active.iter().filter(|pause| pause.covers.lane(lane)) {
-            // What holds both lanes is tried with a send: the other lane may be empty for ever.
-            let trial = pause.trial && (lane == Lane::Sends || pause.covers == Covers::Results);
-            gate = match (gate, trial) {
+            gate = match (gate, pause.trials.contains(&lane)) {
                 (Gate::Open | Gate::Trial, true) => Gate::Trial,
                 (Gate::Open | Gate::Trial, false) => Gate::Shut { until: pause.ends },
                 // Of several, the last one to end counts; an unknown end is later than any.
@@ -167,30 +189,28 @@ impl Pauses {
         gate
     }
 
-    /// Takes the one trial; false when somebody was faster.
-    #[must_use]
-    pub fn take_trial(&self, lane: Lane) -> bool {
-        if self.gate(lane) != Gate::Trial {
-            return false;
+    /// The lane's one message goes out.
+    pub fn spend_trial(&self, lane: Lane) {
+        for pause in self.lock().iter_mut() {
+            pause.trials.remove(&lane);
         }
-        for pause in self
-            .lock()
-            .iter_mut()
-            .filter(|pause| pause.covers.lane(lane))
-        {
-            pause.trial = false;
-        }
-        true
     }
 
-    /// When the next probe is due; `None` when nothing is to be probed.
+    /// When the next probe is due; `None` when nothing is to be probed. Never before the end of a
+    /// pause that holds both lanes: there is no call left for it.
     #[must_use]
     pub fn next_probe(&self) -> Option<Instant> {
-        self.lock()
+        let active = self.lock();
+        let next = active
             .iter()
-            .filter(|pause| pause.ends.is_none() && !pause.trial)
+            .filter(|pause| pause.ends.is_none() && !pause.is_on_trial())
             .map(|pause| pause.next_probe)
-            .min()
+            .min()?;
+        let ends = active
+            .iter()
+            .filter(|pause| pause.covers == Covers::Both)
+            .filter_map(|pause| pause.ends);
+        ends.chain([next]).max()
     }
 
     /// Notes that a probe was made: the next one comes later.
@@ -203,14 +223,24 @@ impl Pauses {
         }
     }
 
-    /// Lets one message through each pause for which `allow` holds.
+    /// Lets one message of each lane through each pause for which `allow` holds.
     pub fn allow_trial(&self, allow: impl Fn(&Pause) -> bool) {
         for pause in self.lock().iter_mut().filter(|pause| pause.ends.is_none()) {
             if allow(pause) {
-                pause.trial = true;
+                let covers = pause.covers;
+                let held = [Lane::Sends, Lane::Results].into_iter();
+                pause.trials.extend(held.filter(|lane| covers.lane(*lane)));
             }
         }
         self.changed();
+    }
+
+    /// HubSpot has stopped the account: only a final result shows that it is over.
+    #[must_use]
+    pub fn stopped(&self) -> bool {
+        self.lock()
+            .iter()
+            .any(|pause| pause.reason == PauseReason::Portal)
     }
 
     /// Whether the provider is held to be down.
@@ -257,6 +287,36 @@ impl Pauses {
         self.active
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Pause {
+    /// Each lane that it holds may try a message.
+    fn is_on_trial(&self) -> bool {
+        [Lane::Sends, Lane::Results]
+            .iter()
+            .all(|lane| !self.covers.lane(*lane) || self.trials.contains(lane))
+    }
+}
+
+impl Proof {
+    fn ends(self, pause: &Pause) -> bool {
+        match pause.reason {
+            PauseReason::Unproven => false,
+            PauseReason::Outage if self == Self::Answered => true,
+            // Not even an accepted send shows that such an account sends.
+            PauseReason::Portal if pause.covers == Covers::Sends => self == Self::Sent,
+            PauseReason::Unauthorized
+            | PauseReason::Forbidden
+            | PauseReason::Migrating
+            | PauseReason::Daily
+            | PauseReason::Throttled
+            | PauseReason::Portal
+            | PauseReason::Outage => match pause.covers {
+                Covers::Results => self == Self::LookedUp,
+                Covers::Sends | Covers::Both => self == Self::Accepted,
+            },
+        }
     }
 }
 

@@ -277,5 +277,22 @@ pub fn midnight(now: Timestamp, zone: &TimeZone) -> Timestamp {
         )
 }
 
+/// How far HubSpot's clock may be behind ours.
+const CLOCKS_APART: Duration = Duration::from_mins(5);
+/// When HubSpot is asked again whose midnight seems to come later than ours.
+const MIDNIGHT_AGAIN: Duration = Duration::from_mins(1);
+
+/// When to go on after HubSpot said at `now` that the day is spent: at midnight. Just after ours
+/// it may have meant the day before, and waiting for the next midnight would cost a whole day.
+#[must_use]
+pub fn day_over(now: Timestamp, zone: &TimeZone) -> Timestamp {
+    let before = now.checked_sub(CLOCKS_APART).unwrap_or(now);
+    if midnight(before, zone) <= now {
+        crate::clock::after(now, MIDNIGHT_AGAIN)
+    } else {
+        midnight(now, zone)
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -132,7 +132,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         } = ready;
         let send_id = request.id.generation(story.generation);
         let called = Instant::now();
-        let outcome = self.call(&request, &send_id).await;
+        let outcome = self
+            .guarded(self.provider.send(&request, &send_id))
+            .await
+            .unwrap_or_else(Outcome::Unknown);
         let now = self.clock.now();
         let took = called.elapsed();
         story.record(Attempt {
@@ -169,22 +172,18 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         drop(permit);
     }
 
-    /// The call itself. A panic in it is our bug, and no reason to lose the message.
-    async fn call(&self, request: &SendRequest, send_id: &str) -> Outcome {
+    /// One call. A panic in it is our bug, and no reason to lose the message from sight.
+    pub(super) async fn guarded<T>(&self, call: impl Future<Output = T>) -> Result<T, Failure> {
         self.flying(1);
-        let outcome = AssertUnwindSafe(self.provider.send(request, send_id))
-            .catch_unwind()
-            .await;
+        let answer = AssertUnwindSafe(call).catch_unwind().await;
         self.flying(-1);
-        outcome.unwrap_or_else(|_| {
-            Outcome::Unknown(Failure {
-                class: FailureClass::Transient,
-                scope: Scope::Message,
-                pause: None,
-                retry_after: None,
-                words: Words::default(),
-                hint: "Postrider failed while it sent this request; please report it".into(),
-            })
+        answer.map_err(|_| Failure {
+            class: FailureClass::Transient,
+            scope: Scope::Message,
+            pause: None,
+            retry_after: None,
+            words: Words::default(),
+            hint: "Postrider failed while it called HubSpot; please report it".into(),
         })
     }
 

@@ -50,24 +50,22 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             follow_up,
         } = ready;
         let called = Instant::now();
-        self.flying(1);
-        let look_up = self.provider.look_up(&follow_up.status_id).await;
-        self.flying(-1);
+        let look_up = self
+            .guarded(self.provider.look_up(&follow_up.status_id))
+            .await
+            .unwrap_or_else(LookUp::Failed);
         let took = called.elapsed();
         let now = self.clock.now();
         let words = look_up.words();
         self.metrics
             .called(&self.account.name, Operation::LookUp, took, &words);
-        // A final result that tells of the account's trouble holds back sends, not look-ups.
+        self.learn_look_up(&look_up, follow_up.accepted_at, called, now);
         let lane = match &look_up {
             LookUp::NotSent(_) => Lane::Sends,
             LookUp::Pending | LookUp::Sent(_) | LookUp::Unclear(_) | LookUp::Failed(_) => {
                 Lane::Results
             }
         };
-        if let LookUp::NotSent(failure) | LookUp::Failed(failure) = &look_up {
-            self.heed(failure, lane, now);
-        }
         if !matches!(look_up, LookUp::Pending | LookUp::Failed(_)) {
             story.record(Attempt {
                 at: now,

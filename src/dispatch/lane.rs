@@ -32,8 +32,6 @@ struct Turn<'a, Q: Queue> {
     intake: Option<Q::Intake>,
     permit: Option<OwnedSemaphorePermit>,
     token: Option<Token>,
-    /// The one message that may go out through a pause is ours to send.
-    trial: bool,
 }
 
 impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
@@ -53,7 +51,6 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             intake: None,
             permit: None,
             token: None,
-            trial: false,
         };
         loop {
             let delivery = tokio::select! {
@@ -106,6 +103,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 let prefetch = prefetch(self.settings.concurrency);
                 let account = &self.account.name;
                 turn.intake = Some(self.queue.open(account, turn.lane, prefetch).await?);
+                continue;
             }
             let Some(intake) = turn.intake.as_mut() else {
                 continue;
@@ -119,21 +117,13 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         }
     }
 
-    /// Waits until the lane may go on: the gate is open, or the one trial is ours.
+    /// Waits until the lane may go on, be it with the one message that is tried.
     async fn pass_gate(&self, turn: &mut Turn<'_, Q>) {
         let shut_since = Instant::now();
         loop {
             let mut changes = self.account.pauses.watch();
             let until = match self.account.pauses.gate(turn.lane) {
-                Gate::Open => {
-                    turn.trial = false;
-                    return;
-                }
-                _ if turn.trial => return,
-                Gate::Trial => {
-                    turn.trial = self.account.pauses.take_trial(turn.lane);
-                    continue;
-                }
+                Gate::Open | Gate::Trial => return,
                 Gate::Shut { until } => until,
             };
             let hold_end = shut_since + HOLD_MAX;
@@ -189,7 +179,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         if let Some(token) = turn.token.take() {
             turn.limiter.spend(token).await;
         }
-        turn.trial = false;
+        self.account.pauses.spend_trial(turn.lane);
         self.count_call();
         turn.permit.take()
     }

@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 use super::Dispatcher;
 use super::storm::Weather;
-use crate::clock::after;
+use crate::clock::{after, until};
 use crate::message::MessageId;
-use crate::outcome::{Failure, FailureClass, Outcome, PauseReason, Scope, Words};
-use crate::pause::{Covers, Pause};
+use crate::outcome::{Failure, FailureClass, LookUp, Outcome, PauseReason, Scope, Words};
+use crate::pause::{Covers, Pause, Proof};
 use crate::provider::Provider;
 use crate::queue::{Lane, Queue};
-use crate::quota::midnight;
-use crate::retry::throttled_wait;
+use crate::quota::day_over;
+use crate::retry::{RETRY_AFTER_MIN, throttled_wait};
 
 /// The most that HubSpot's `Retry-After` of a migration is taken for: it names up to 24 hours.
 const MIGRATION_MAX: Duration = Duration::from_hours(48);
@@ -25,10 +25,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let failure = match outcome {
             Outcome::Accepted(_) => {
                 self.storm().answered();
-                self.ended(
-                    &self.account.pauses.disproved(called),
-                    "HubSpot takes mail again",
-                );
+                self.proven(Proof::Accepted, called, "HubSpot takes mail again");
                 return;
             }
             Outcome::NotSent(failure) | Outcome::Unknown(failure) => failure,
@@ -43,7 +40,45 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         } else {
             self.storm().answered();
         }
+        // A limit or a refused token may be told by a gateway, in front of a HubSpot that is down.
+        if matches!(outcome, Outcome::NotSent(_)) && failure.scope == Scope::Message {
+            self.proven(Proof::Answered, called, "HubSpot answers again");
+        }
         self.heed(failure, Lane::Sends, now);
+    }
+
+    /// Learns from a look-up that was made at `called`.
+    pub(super) fn learn_look_up(
+        &self,
+        look_up: &LookUp,
+        accepted_at: Timestamp,
+        called: Instant,
+        now: Timestamp,
+    ) {
+        let failure = match look_up {
+            LookUp::Failed(failure) => return self.heed(failure, Lane::Results, now),
+            // A final result that tells of the account's trouble holds back sends, not look-ups.
+            LookUp::NotSent(failure) => Some(failure),
+            LookUp::Pending | LookUp::Sent(_) | LookUp::Unclear(_) => None,
+        };
+        self.account.pauses.keep_looking_up(called);
+        self.proven(Proof::LookedUp, called, "HubSpot tells results again");
+        let accepted = Instant::now().checked_sub(until(accepted_at, now));
+        if let (LookUp::Sent(_), Some(accepted)) = (look_up, accepted) {
+            self.proven(
+                Proof::Sent,
+                accepted,
+                "HubSpot sends the account's mail again",
+            );
+        }
+        if let Some(failure) = failure {
+            self.heed(failure, Lane::Sends, now);
+        }
+    }
+
+    fn proven(&self, proof: Proof, called: Instant, why: &str) {
+        let ended = self.account.pauses.disproved(called, proof);
+        self.ended(&ended, why);
     }
 
     /// Begins the pause that a failure calls for, if it does.
@@ -68,10 +103,11 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             PauseReason::Forbidden | PauseReason::Portal => (lane.into(), None),
             // Without a time, only a probe can tell when the migration is over.
             PauseReason::Migrating => {
-                let wait = failure.retry_after.map(|wait| wait.min(MIGRATION_MAX));
+                let asked = failure.retry_after;
+                let wait = asked.map(|wait| wait.clamp(RETRY_AFTER_MIN, MIGRATION_MAX));
                 (Covers::Both, wait.map(|wait| after(now, wait)))
             }
-            PauseReason::Daily => (lane.into(), Some(midnight(now, &self.zone()))),
+            PauseReason::Daily => (lane.into(), Some(day_over(now, &self.zone()))),
             PauseReason::Throttled => (lane.into(), Some(after(now, throttled_wait(failure)))),
         };
         let new = self

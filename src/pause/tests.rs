@@ -37,10 +37,15 @@ async fn one_message_is_tried_and_a_late_success_of_before_proves_nothing() {
     assert_eq!(pauses.gate(Lane::Sends), Gate::Shut { until: None });
     pauses.allow_trial(|_| true);
     assert_eq!(pauses.gate(Lane::Sends), Gate::Trial);
-    assert!(pauses.take_trial(Lane::Sends));
-    assert!(!pauses.take_trial(Lane::Sends), "there is one trial");
-    assert!(pauses.disproved(called_before).is_empty());
-    assert_eq!(pauses.disproved(Instant::now()).len(), 1);
+    pauses.spend_trial(Lane::Sends);
+    assert_eq!(
+        pauses.gate(Lane::Sends),
+        Gate::Shut { until: None },
+        "there is one trial"
+    );
+    assert!(pauses.disproved(called_before, Proof::Accepted).is_empty());
+    let now = Instant::now();
+    assert_eq!(pauses.disproved(now, Proof::Accepted).len(), 1);
     assert_eq!(pauses.gate(Lane::Sends), Gate::Open);
 }
 
@@ -76,11 +81,61 @@ async fn of_several_pauses_the_longest_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pause_of_both_lanes_is_tried_with_a_send() {
+async fn each_lane_has_a_trial_and_a_failed_one_is_followed_by_another_probe() {
     let pauses = Pauses::default();
     begin(&pauses, PauseReason::Outage, Covers::Both, None);
     pauses.allow_trial(|_| true);
+    for lane in [Lane::Sends, Lane::Results] {
+        assert_eq!(pauses.gate(lane), Gate::Trial);
+    }
+    assert_eq!(pauses.next_probe(), None, "both are still to be tried");
+    let called = Instant::now();
+    pauses.spend_trial(Lane::Results);
     assert_eq!(pauses.gate(Lane::Results), Gate::Shut { until: None });
-    assert!(!pauses.take_trial(Lane::Results));
-    assert!(pauses.take_trial(Lane::Sends));
+    assert_eq!(pauses.gate(Lane::Sends), Gate::Trial);
+    assert!(pauses.next_probe().is_some());
+    // A look-up that is answered lets the next one out, and proves nothing about sends.
+    assert!(pauses.disproved(called, Proof::LookedUp).is_empty());
+    pauses.keep_looking_up(called);
+    assert_eq!(pauses.gate(Lane::Results), Gate::Trial);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ends_a_pause_depends_on_what_it_is() {
+    use PauseReason::{Forbidden, Outage, Portal, Unauthorized, Unproven};
+    let proofs = [
+        Proof::Answered,
+        Proof::Accepted,
+        Proof::Sent,
+        Proof::LookedUp,
+    ];
+    for (reason, covers, enough) in [
+        (Outage, Covers::Both, &proofs[..2]),
+        (Unauthorized, Covers::Both, &proofs[1..2]),
+        (Forbidden, Covers::Sends, &proofs[1..2]),
+        (Forbidden, Covers::Results, &proofs[3..]),
+        (Portal, Covers::Sends, &proofs[2..3]),
+        (Portal, Covers::Results, &proofs[3..]),
+        (Unproven, Covers::Both, &[]),
+    ] {
+        for proof in proofs {
+            let pauses = Pauses::default();
+            begin(&pauses, reason, covers, None);
+            let ended = !pauses.disproved(Instant::now(), proof).is_empty();
+            assert_eq!(
+                ended,
+                enough.contains(&proof),
+                "{reason:?} {covers:?} {proof:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_probed_on_a_day_that_is_spent() {
+    let pauses = Pauses::default();
+    begin(&pauses, PauseReason::Unauthorized, Covers::Both, None);
+    begin(&pauses, PauseReason::Daily, Covers::Both, Some(3_600));
+    let midnight = Instant::now() + Duration::from_hours(1);
+    assert_eq!(pauses.next_probe(), Some(midnight));
 }

@@ -2,6 +2,7 @@
 //! other. Each test is one story.
 
 mod overheard;
+mod trouble;
 mod world;
 
 use std::sync::Arc;

@@ -1,0 +1,221 @@
+//! Trouble that tempts a pause to last for ever, or a lane to spin.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider::config::QuotaConfig;
+use postrider::dispatch::Settings;
+use postrider::outcome::{
+    DeadReason, Failure, FailureClass, LookUp, Outcome, PauseReason, Scope, Words,
+};
+use postrider::provider::{Portal, Probe};
+use postrider::queue::{Queue, QueueError};
+
+use super::world::{Scripted, accepted, down, failure, parcel, settings, start};
+
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+
+fn halted(reason: PauseReason) -> Failure {
+    failure(FailureClass::Halted, Scope::Account, Some(reason))
+}
+
+fn rejected() -> Outcome {
+    Outcome::NotSent(failure(FailureClass::Permanent, Scope::Message, None))
+}
+
+#[tokio::test(start_paused = true)]
+async fn look_ups_that_were_forbidden_go_on_at_full_speed_when_they_are_not() {
+    let mut hubspot = Scripted::new(|id, _, _| accepted(id));
+    let origin = hubspot.origin;
+    hubspot.results = Box::new(move |_, _| {
+        if origin.elapsed() < MINUTE {
+            LookUp::Failed(halted(PauseReason::Forbidden))
+        } else {
+            LookUp::Sent(Words::default())
+        }
+    });
+    let world = start(hubspot, settings(), 200).await;
+    world.drained(10 * MINUTE).await;
+    assert!(world.account.pauses.list().is_empty());
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_that_accepts_and_then_stops_all_mail_is_not_hammered() {
+    let mut hubspot = Scripted::new(|id, _, _| accepted(id));
+    let origin = hubspot.origin;
+    hubspot.results = Box::new(move |_, _| {
+        if origin.elapsed() < HOUR {
+            LookUp::NotSent(halted(PauseReason::Portal))
+        } else {
+            LookUp::Sent(Words::default())
+        }
+    });
+    let world = start(hubspot, settings(), 50).await;
+    world.drained(3 * HOUR).await;
+    let during = world
+        .hubspot
+        .calls()
+        .iter()
+        .filter(|call| call.at < HOUR)
+        .count();
+    assert!(
+        during <= 50 + 90,
+        "{during} sends while HubSpot had stopped the account"
+    );
+    assert!(world.dead().is_empty());
+    assert!(world.account.pauses.list().is_empty());
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_over_when_hubspot_answers_be_it_with_a_refusal() {
+    let mut hubspot = Scripted::new(|_, _, at| {
+        if at < 5 * MINUTE {
+            Outcome::NotSent(down())
+        } else {
+            rejected()
+        }
+    });
+    hubspot.probe = Box::new(|at| {
+        if at < 5 * MINUTE {
+            Probe::Inconclusive(down())
+        } else {
+            Probe::Open(Portal::default())
+        }
+    });
+    let world = start(hubspot, settings(), 100).await;
+    world.drained(15 * MINUTE).await;
+    assert_eq!(world.dead().len(), 100);
+    assert!(world.account.pauses.list().is_empty());
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_are_learnt_after_an_outage_in_which_every_send_expired() {
+    let mut hubspot = Scripted::new(|id, _, at| {
+        if id == "first" || at > HOUR {
+            accepted(id)
+        } else {
+            Outcome::NotSent(down())
+        }
+    });
+    let origin = hubspot.origin;
+    hubspot.results = Box::new(move |_, _| {
+        if origin.elapsed() < 10 * MINUTE {
+            LookUp::Pending
+        } else {
+            LookUp::Sent(Words::default())
+        }
+    });
+    let world = start(hubspot, settings(), 0).await;
+    world.queue.publish(parcel("first", "")).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let soon = postrider::clock::after(world.clock.now(), MINUTE);
+    for n in 0..10 {
+        let gone = format!(r#", "dispatch": {{"expiresAt": "{soon}"}}"#);
+        world
+            .queue
+            .publish(parcel(&format!("m-{n}"), &gone))
+            .await
+            .unwrap();
+    }
+    tokio::time::sleep(20 * MINUTE).await;
+    assert_eq!(world.dead().len(), 10);
+    world.drained(2 * HOUR).await;
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_migration_that_names_no_wait_at_all_is_not_hammered() {
+    let hubspot = Scripted::new(|id, _, at| {
+        if at < 2 * MINUTE {
+            Outcome::NotSent(Failure {
+                retry_after: Some(Duration::ZERO),
+                ..halted(PauseReason::Migrating)
+            })
+        } else {
+            accepted(id)
+        }
+    });
+    let world = start(hubspot, settings(), 1_000).await;
+    world.drained(HOUR).await;
+    let during = world.hubspot.calls().len() - 1_000;
+    assert!(during <= 16 * 120, "{during} calls while the account moved");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_ahead_of_hubspots_does_not_cost_a_day() {
+    // It is 12:00 UTC at the start; HubSpot's midnight comes three seconds after ours.
+    let hubspot = Scripted::new(|id, _, at| {
+        if at < 12 * HOUR + Duration::from_secs(3) {
+            Outcome::NotSent(halted(PauseReason::Daily))
+        } else {
+            accepted(id)
+        }
+    });
+    let world = start(hubspot, settings(), 20).await;
+    world.drained(14 * HOUR).await;
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn probes_keep_to_the_day() {
+    let probes = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let seen = Arc::clone(&probes);
+    let mut hubspot = Scripted::new(|_, _, _| Outcome::NotSent(halted(PauseReason::Forbidden)));
+    hubspot.probe = Box::new(move |_| {
+        seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Probe::Shut(halted(PauseReason::Forbidden))
+    });
+    let daily = Settings {
+        quota: QuotaConfig {
+            send: None,
+            api: None,
+            daily: Some(30),
+        },
+        ..settings()
+    };
+    let world = start(hubspot, daily, 10).await;
+    tokio::time::sleep(11 * HOUR).await;
+    let calls = world.hubspot.calls().len() + 2 * probes.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(calls <= 30, "{calls} calls in a day of 30");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn panics_leave_the_lanes_running() {
+    let mut hubspot = Scripted::new(|id, nth, _| {
+        assert!(nth > 2, "the test says so");
+        accepted(id)
+    });
+    hubspot.results = Box::new(|_, nth| {
+        assert!(nth > 1, "the test says so");
+        LookUp::Sent(Words::default())
+    });
+    let world = start(hubspot, settings(), 10).await;
+    world.drained(5 * HOUR).await;
+    assert_eq!(world.account.in_flight(), 0);
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_refuses_what_became_of_a_message_does_not_make_us_spin() {
+    let world = start(Scripted::new(|_, _, _| rejected()), settings(), 20).await;
+    for _ in 0..60_000 {
+        world
+            .queue
+            .fail_next_settle(QueueError::NotTaken { why: "full".into() });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let calls = world.hubspot.calls().len();
+    assert!(calls <= 60 * 8 + 20, "{calls} calls in a minute");
+    world.drained(HOUR).await;
+    assert_eq!(
+        world.dead().first().map(|dead| dead.1),
+        Some(DeadReason::Rejected)
+    );
+    world.end().await;
+}
