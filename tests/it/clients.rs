@@ -40,7 +40,7 @@ async fn sandbox() -> Sandbox {
     .await
 }
 
-fn script(name: &str) -> PathBuf {
+pub fn script(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests/clients", name]
         .iter()
         .collect()
@@ -57,7 +57,7 @@ pub fn node_modules() -> PathBuf {
 }
 
 /// A part of the environment that `./test` makes.
-fn part(variable: &str, default: &str) -> PathBuf {
+pub fn part(variable: &str, default: &str) -> PathBuf {
     let path = std::env::var_os(variable).map_or_else(
         || {
             [env!("CARGO_MANIFEST_DIR"), "target/test-env", default]

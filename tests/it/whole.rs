@@ -7,5 +7,6 @@
 mod ends;
 mod kills;
 mod limits;
+mod producers;
 mod worker;
 mod world;

@@ -157,6 +157,13 @@ impl World {
         self.publish(ids).await;
     }
 
+    /// What `dead list --json` prints: a dead letter a line.
+    pub async fn dead(&self) -> Vec<Value> {
+        let text = self.told(&["dead", "list", "--json"]).await;
+        let lines = text.lines().map(serde_json::from_str);
+        lines.map(Result::unwrap).collect()
+    }
+
     fn dead_queue(&self) -> String {
         format!("{}.dead", self.prefix)
     }
