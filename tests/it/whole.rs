@@ -8,5 +8,7 @@ mod ends;
 mod kills;
 mod limits;
 mod producers;
+mod replay;
+mod starts;
 mod worker;
 mod world;
