@@ -55,6 +55,29 @@ async fn a_producer_publishes_to_the_exchange_by_account_and_priority_or_just_se
     }
 }
 
+/// The broker tells of a message that no queue takes apart from its confirm: each publisher must be
+/// told of its own.
+#[tokio::test]
+async fn of_many_publishes_at_a_time_each_is_told_its_own_fate() {
+    let (queue, _) = worker("fates").await;
+    let publishes = (0..500).map(|number| {
+        let mut parcel = parcel(&format!("fate-{number}"), Priority::Normal);
+        let nobody = number % 3 == 0;
+        if nobody {
+            parcel.account = AccountName::parse("nobody").unwrap();
+        }
+        let queue = queue.clone();
+        async move { (nobody, queue.publish(parcel).await) }
+    });
+    for (nobody, told) in join_all(publishes).await {
+        match told {
+            Ok(()) => assert!(!nobody, "told that it stands, and stands nowhere"),
+            Err(QueueError::Unroutable { .. }) => assert!(nobody, "it stands in its lane"),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
 /// Each of these does harm when it goes with the copy: it ends the delay early, is refused by the
 /// broker, makes more copies, or is taken for a circle.
 #[tokio::test]

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::options::ConfirmSelectOptions;
 use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, TLSConfig};
 use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties, ErrorKind, Event};
@@ -65,7 +64,6 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Connections {
     consume: Connection,
-    publish: Connection,
     pub(super) publisher: Publisher,
     pub(super) events: Events,
     /// Cancelled when either connection is lost: what came over them is in the queue again.
@@ -267,18 +265,12 @@ impl Connector {
         if self.role == Role::Worker {
             self.topology.declare(&consume, &self.place).await?;
         }
-        let opening = async {
-            let channel = publish.create_channel().await?;
-            (channel.confirm_select(ConfirmSelectOptions::default())).await?;
-            let events = publish.create_channel().await?;
-            Ok((channel, events))
-        };
-        let (channel, events) = error::within(CONNECT_TIMEOUT, &self.place, opening).await?;
+        let opening = publish.create_channel();
+        let events = error::within(CONNECT_TIMEOUT, &self.place, opening).await?;
         let gone = CancellationToken::new();
         Ok(Arc::new(Connections {
             consume,
-            publish,
-            publisher: Publisher::new(channel, self.place.clone(), gone.clone()),
+            publisher: Publisher::new(publish, self.place.clone(), gone.clone()),
             events: Events::over(events, self.topology.events()),
             gone,
         }))
@@ -313,7 +305,7 @@ impl Connections {
     pub(super) fn is_gone(&self) -> bool {
         self.gone.is_cancelled()
             || !self.consume.status().connected()
-            || !self.publish.status().connected()
+            || !self.publisher.connection().status().connected()
     }
 
     /// Returns when they are lost.
@@ -341,13 +333,13 @@ impl Connections {
         tokio::select! {
             biased;
             loss = lost(&self.consume, "consume") => loss,
-            loss = lost(&self.publish, "publish") => loss,
+            loss = lost(self.publisher.connection(), "publish") => loss,
             () = self.gone.cancelled() => Loss::because("a channel was closed"),
         }
     }
 
     async fn close(&self) {
-        for connection in [&self.publish, &self.consume] {
+        for connection in [self.publisher.connection(), &self.consume] {
             if connection.status().connected() {
                 let closing = connection.close(200, "bye".into());
                 match timeout(CLOSE_TIMEOUT, closing).await {

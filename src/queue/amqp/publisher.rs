@@ -1,9 +1,11 @@
 //! Publishing: one function, and one outcome that counts as done.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lapin::options::BasicPublishOptions;
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -13,23 +15,53 @@ use crate::queue::QueueError;
 /// A confirm takes milliseconds; during a memory or disk alarm it takes until the alarm is over.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The one channel that publishes. Confirms are pipelined on it: callers may run side by side, and
-/// a second channel would make it no faster.
+/// Publishes under way at a time: enough to hide the wait for a confirm.
+const CHANNELS_MAX: usize = 64;
+
+/// The connection that publishes, with one publish at a time on each of its channels.
+///
+/// Callers may run side by side, but never on one channel: a message that no queue takes comes back
+/// apart from its confirm, and lapin hands it to whichever publish of that channel is confirmed
+/// next. The wrong one would be told that it stands nowhere, and worse, the right one that it does.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    channel: Channel,
+    connection: Connection,
     place: Place,
-    /// Cancelled when the channel was closed: nothing can be published over it again.
+    /// Channels on which nothing is under way.
+    free: Mutex<Vec<Channel>>,
+    turns: Semaphore,
+    /// Cancelled when a channel was closed: something that we publish to is missing.
     gone: CancellationToken,
 }
 
 impl Publisher {
-    pub(super) fn new(channel: Channel, place: Place, gone: CancellationToken) -> Self {
+    pub(super) fn new(connection: Connection, place: Place, gone: CancellationToken) -> Self {
         Self {
-            channel,
+            connection,
             place,
+            free: Mutex::default(),
+            turns: Semaphore::new(CHANNELS_MAX),
             gone,
         }
+    }
+
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<Channel>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A channel on which nothing is under way.
+    async fn channel(&self) -> lapin::Result<Channel> {
+        let free = self.free().pop();
+        if let Some(channel) = free {
+            return Ok(channel);
+        }
+        let channel = self.connection.create_channel().await?;
+        (channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        Ok(channel)
     }
 
     pub(super) fn place(&self) -> &Place {
@@ -54,10 +86,19 @@ impl Publisher {
         };
         let (exchange, key) = (exchange.into(), routing_key.into());
         let publishing = async {
-            (self.channel)
-                .basic_publish(exchange, key, options, body, properties)
-                .await?
-                .await
+            // Held to the end; the semaphore is never closed.
+            let _turn = self.turns.acquire().await;
+            let channel = self.channel().await?;
+            let confirming = channel.basic_publish(exchange, key, options, body, properties);
+            let confirmed = async { confirming.await?.await }.await;
+            // Only what is settled goes back: a channel that is dropped is closed, and with it go
+            // the confirm and the return that nobody waits for any more.
+            if confirmed.is_ok() {
+                self.free().push(channel);
+            } else if !channel.status().connected() {
+                self.gone.cancel();
+            }
+            confirmed
         };
         let unroutable = || QueueError::Unroutable {
             place: routing_key.into(),
@@ -72,15 +113,8 @@ impl Publisher {
             Ok(Ok(Confirmation::NotRequested)) => Err(QueueError::NotTaken {
                 why: "the broker does not confirm".into(),
             }),
-            Ok(Err(error)) => {
-                if !self.channel.status().connected() {
-                    self.gone.cancel();
-                }
-                if error::is_not_found(&error) {
-                    return Err(unroutable());
-                }
-                Err(self.place.of(&error))
-            }
+            Ok(Err(error)) if error::is_not_found(&error) => Err(unroutable()),
+            Ok(Err(error)) => Err(self.place.of(&error)),
             Err(_) => Err(self.place.unreachable(format!(
                 "no confirm within {} s; the broker may be short of disk or memory",
                 CONFIRM_TIMEOUT.as_secs()
