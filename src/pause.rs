@@ -189,10 +189,14 @@ impl Pauses {
         gate
     }
 
-    /// The lane's one message goes out.
+    /// The lane's one message goes out. Whatever becomes of it, there is to be another probe.
     pub fn spend_trial(&self, lane: Lane) {
+        let mut spent = false;
         for pause in self.lock().iter_mut() {
-            pause.trials.remove(&lane);
+            spent |= pause.trials.remove(&lane);
+        }
+        if spent {
+            self.changed();
         }
     }
 

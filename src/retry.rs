@@ -11,7 +11,7 @@ use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff;
 use jiff::Timestamp;
 
-use crate::clock::after;
+use crate::clock::{after, until};
 use crate::config::RetryConfig;
 use crate::outcome::{
     DeadReason, Disposition, Failure, FailureClass, LookUp, Outcome, Scope, Words,
@@ -147,11 +147,11 @@ impl RetryPolicy {
     ) -> Disposition {
         match failure.class {
             FailureClass::Throttled => {
-                Disposition::snooze(after(context.now, throttled_wait(failure)), story)
+                held(story, after(context.now, throttled_wait(failure)), context)
             }
-            FailureClass::Halted => Disposition::snooze(context.held_until, story),
+            FailureClass::Halted => held(story, context.held_until, context),
             FailureClass::Transient if context.outage && failure.scope == Scope::Provider => {
-                Disposition::snooze(context.held_until, story)
+                held(story, context.held_until, context)
             }
             FailureClass::Transient => {
                 story.spent += 1;
@@ -198,10 +198,7 @@ impl RetryPolicy {
             Some(asked) => self.delay(story.spent, rng).max(clamped(asked)),
             None => self.delay(story.spent, rng),
         };
-        Disposition::Retry {
-            at: after(context.now, wait),
-            story: Box::new(story),
-        }
+        again(story, after(context.now, wait))
     }
 
     /// What follows from a look-up of a final result.
@@ -225,10 +222,10 @@ impl RetryPolicy {
                         result: Some(FinalResult::Refused),
                     },
                     // The account's trouble: sent again under the same id, and nothing is spent.
-                    FailureClass::Halted => ResultDecision::open(Disposition::Retry {
-                        at: context.held_until,
-                        story: Box::new(story),
-                    }),
+                    FailureClass::Halted => {
+                        story.excuse(until(context.now, context.held_until));
+                        ResultDecision::open(again(story, context.held_until))
+                    }
                     FailureClass::Throttled | FailureClass::Transient => {
                         story.spent += 1;
                         ResultDecision::open(self.again_or_exhausted(&failure, story, context, rng))
@@ -312,6 +309,21 @@ pub fn death(
     }
 }
 
+/// Waits for what is not its fault: that spends neither an attempt nor age.
+fn held(mut story: Story, end: Timestamp, context: &Context) -> Disposition {
+    story.excuse(until(context.now, end));
+    Disposition::snooze(end, story)
+}
+
+/// Tried again at `at`. What it then waits for its turn is seen by `due_at`, and spends no age.
+fn again(mut story: Story, at: Timestamp) -> Disposition {
+    story.due_at = Some(at);
+    Disposition::Retry {
+        at,
+        story: Box::new(story),
+    }
+}
+
 fn refused(story: Story, failure: Failure, context: &Context) -> Disposition {
     let problem = match &failure.words.send_result {
         Some(result) => format!("HubSpot took it and then did not send it: {result}"),
@@ -331,7 +343,7 @@ fn later(mut story: Story, context: &Context) -> ResultDecision {
     let Some(follow_up) = story.follow_up.as_mut() else {
         return ResultDecision::ended(FinalResult::Unknown);
     };
-    let age = crate::clock::until(follow_up.accepted_at, context.now);
+    let age = until(follow_up.accepted_at, context.now);
     if age >= RESULT_AGE_MAX {
         return ResultDecision::ended(FinalResult::Unknown);
     }

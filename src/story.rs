@@ -25,7 +25,8 @@ pub struct Story {
     pub priority: Priority,
     /// Attempts spent since the last replay. Waits, throttling and pauses spend none.
     pub spent: u32,
-    /// When the schedule of retries began: at the first attempt, and anew at a replay.
+    /// When the schedule of retries began: at the first attempt, and anew at a replay. Moved on by
+    /// what it waited through no fault of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trying_since: Option<Timestamp>,
     /// The attempts, oldest first; see [`ATTEMPTS_KEPT_MAX`].
@@ -106,6 +107,13 @@ impl Story {
         self.trying_since
             .map(|since| crate::clock::until(since, now))
             .unwrap_or_default()
+    }
+
+    /// Takes a wait that was no fault of its own out of the schedule of retries.
+    pub fn excuse(&mut self, wait: Duration) {
+        self.trying_since = self
+            .trying_since
+            .map(|since| crate::clock::after(since, wait));
     }
 
     /// The story with which a dead letter goes out again: the schedule begins anew, and after a

@@ -32,8 +32,12 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         self.count_receipt(&delivery, &story);
         story.published_at.get_or_insert(now);
         story.priority = delivery.priority;
-        if let Some(due) = story.due_at.take().filter(|due| *due > now) {
-            return NoCall::with(delivery, Disposition::snooze(due, story), "not due");
+        if let Some(due) = story.due_at.take() {
+            if due > now {
+                return NoCall::with(delivery, Disposition::snooze(due, story), "not due");
+            }
+            // It waited for its turn: for a backlog, or through a pause.
+            story.excuse(until(due, now));
         }
         let request = match SendRequest::parse(&delivery.body, delivery.message_id.as_deref()) {
             Ok(request) => request,

@@ -55,7 +55,7 @@ fn waits(disposition: Disposition) -> (u64, Story) {
     match disposition {
         Disposition::Retry { at, story }
         | Disposition::Snooze { until: at, story }
-        | Disposition::FollowUp { at, story } => (crate::clock::until(now(), at).as_secs(), *story),
+        | Disposition::FollowUp { at, story } => (until(now(), at).as_secs(), *story),
         Disposition::Complete
         | Disposition::Route { .. }
         | Disposition::DeadLetter { .. }
@@ -257,4 +257,24 @@ fn a_failed_look_up_never_fails_the_mail() {
     }
     let unclear = look(LookUp::Unclear(Words::default()), followed(0, 0));
     assert_eq!(unclear.result, Some(FinalResult::Unknown));
+}
+
+#[test]
+fn a_wait_that_is_not_its_own_spends_no_age() {
+    let began = now().checked_sub(Duration::from_hours(1)).unwrap();
+    let story = Story {
+        trying_since: Some(began),
+        ..Story::default()
+    };
+    let halted = Failure {
+        pause: Some(PauseReason::Daily),
+        ..failure(FailureClass::Halted, Scope::Account)
+    };
+    let (wait, held) = waits(decide(Outcome::NotSent(halted), story.clone()));
+    let moved = after(began, Duration::from_secs(wait));
+    assert_eq!(held.trying_since, Some(moved));
+    let own = failure(FailureClass::Transient, Scope::Message);
+    let (_, retried) = waits(decide(Outcome::NotSent(own), story));
+    assert_eq!(retried.trying_since, Some(began));
+    assert!(retried.due_at.is_some());
 }

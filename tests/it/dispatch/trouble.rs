@@ -219,3 +219,23 @@ async fn a_queue_that_refuses_what_became_of_a_message_does_not_make_us_spin() {
     );
     world.end().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_spends_no_age() {
+    let unwell = || Outcome::NotSent(failure(FailureClass::Transient, Scope::Message, None));
+    let hubspot = Scripted::new(move |id, nth, at| {
+        if nth == 1 {
+            unwell()
+        } else if at < 30 * HOUR {
+            Outcome::NotSent(halted(PauseReason::Forbidden))
+        } else if at < 30 * HOUR + 2 * MINUTE {
+            unwell()
+        } else {
+            accepted(id)
+        }
+    });
+    let world = start(hubspot, settings(), 1).await;
+    world.drained(40 * HOUR).await;
+    assert!(world.dead().is_empty(), "{:?}", world.dead());
+    world.end().await;
+}
