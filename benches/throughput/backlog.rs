@@ -40,7 +40,7 @@ impl Backlog {
     /// Declares everything, as a worker does.
     pub async fn amqp(broker: &Broker) -> Self {
         let queue = AmqpQueue::start(AmqpOptions {
-            url: broker.url(),
+            url: broker.url().into(),
             prefix: PREFIX.into(),
             accounts: vec![AccountName::default()],
             clock: Clock::system(),

@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use secrecy::SecretString;
-
 use super::failure::{Exit, Failure};
 use crate::clock::Clock;
-use crate::config::Config;
-use crate::queue::amqp::{AmqpOptions, AmqpQueue};
+use crate::config::{Config, QueueUrl};
+use crate::queue::amqp::{Address, AmqpOptions, AmqpQueue};
 use crate::queue::sqlite::{Mode, SqliteQueue};
 
 /// What a command does with the queue.
@@ -31,8 +29,8 @@ macro_rules! with_queue {
                 $queue.close().await;
                 ended
             }
-            $crate::config::QueueUrl::Amqp(url) => {
-                let $queue = $crate::cli::open::amqp($config, url).await?;
+            $crate::config::QueueUrl::Amqp(_) => {
+                let $queue = $crate::cli::open::amqp($config).await?;
                 let ended = $body;
                 $queue.close().await;
                 ended
@@ -65,12 +63,23 @@ pub(super) async fn sqlite(
     Ok(queue.await?)
 }
 
-pub(super) async fn amqp(config: &Config, url: &SecretString) -> Result<AmqpQueue, Failure> {
-    let options = AmqpOptions {
-        url: url.clone(),
+pub(super) async fn amqp(config: &Config) -> Result<AmqpQueue, Failure> {
+    Ok(AmqpQueue::connect(amqp_options(config)).await?)
+}
+
+/// A file that holds the address is read again for each connection: a changed password needs no
+/// restart.
+pub(super) fn amqp_options(config: &Config) -> AmqpOptions {
+    let queue = config.queue.clone();
+    let url = Address::asked(move || match queue.reread() {
+        Ok(QueueUrl::Amqp(url)) => Ok(url),
+        Ok(QueueUrl::Sqlite(_)) => Err("queue.url_file names an embedded queue now".into()),
+        Err(error) => Err(error.to_string()),
+    });
+    AmqpOptions {
+        url,
         prefix: config.queue.prefix.clone(),
         accounts: config.accounts.keys().cloned().collect(),
         clock: Clock::system(),
-    };
-    Ok(AmqpQueue::connect(options).await?)
+    }
 }

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Exit, Failure};
+use super::open::amqp_options;
 use super::signals::stop_on_signal;
 use crate::admin::{self, Admin};
 use crate::clock::Clock;
@@ -19,7 +20,7 @@ use crate::message::AccountName;
 use crate::metrics::Metrics;
 use crate::provider::hubspot::HubSpot;
 use crate::provider::{Probe, Provider};
-use crate::queue::amqp::{AmqpOptions, AmqpQueue};
+use crate::queue::amqp::AmqpQueue;
 use crate::queue::sqlite::{Mode, SqliteQueue};
 use crate::queue::{Queue, QueueError};
 use crate::retry::RetryPolicy;
@@ -62,13 +63,8 @@ pub(super) async fn run(config: &Config) -> Result<(), Failure> {
             let queue = SqliteQueue::open(path, prefix, accounts, Clock::system(), Mode::Worker);
             serve(config, queue.await?, providers, listener, stop).await
         }
-        QueueUrl::Amqp(url) => {
-            let queue = AmqpQueue::start(AmqpOptions {
-                url: url.clone(),
-                prefix: config.queue.prefix.clone(),
-                accounts: config.accounts.keys().cloned().collect(),
-                clock: Clock::system(),
-            });
+        QueueUrl::Amqp(_) => {
+            let queue = AmqpQueue::start(amqp_options(config));
             serve(config, queue.await?, providers, listener, stop).await
         }
     }

@@ -3,6 +3,7 @@
 //! | file | what it knows |
 //! |---|---|
 //! | `topology` | names and arguments; declaration |
+//! | `address` | where the broker is, just now |
 //! | `link` | the two connections, and making new ones |
 //! | `channel` | what is asked of an open channel, with time-outs |
 //! | `mend` | messages that lapin cannot read |
@@ -20,6 +21,7 @@
 //! it stands in *that* queue. Over the topic exchange, somebody else's binding would do. So the
 //! user needs rights on `PREFIX` and everything that begins with it, and on `amq.default`.
 
+mod address;
 mod channel;
 mod dead;
 mod delay;
@@ -34,6 +36,7 @@ mod publisher;
 mod session;
 mod topology;
 
+pub use address::Address;
 pub use intake::AmqpIntake;
 
 use std::sync::Arc;
@@ -41,7 +44,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use lapin::BasicProperties;
-use secrecy::SecretString;
 
 use self::delay::Precision;
 use self::link::{Link, Role};
@@ -61,8 +63,8 @@ const DEFAULT_EXCHANGE: &str = "";
 /// What an [`AmqpQueue`] is made of.
 #[derive(Clone, Debug)]
 pub struct AmqpOptions {
-    /// `amqp://USER:PASSWORD@HOST:PORT/VHOST`, or `amqps://…`.
-    pub url: SecretString,
+    /// Asked for at each new connection.
+    pub url: Address,
     /// First word of every exchange and queue name.
     pub prefix: String,
     /// Whose queues are declared (by a worker) and whose depths are told.
@@ -93,7 +95,8 @@ impl AmqpQueue {
     /// tried for ever, in the background, and `receive` waits.
     ///
     /// # Errors
-    /// [`QueueError::Refused`] and [`QueueError::Mismatch`]: what waiting does not heal.
+    /// [`QueueError::Refused`] and [`QueueError::Mismatch`] at the first attempt. Refused at a later
+    /// one, it tries on: the password may be changed just then.
     pub async fn start(options: AmqpOptions) -> Result<Self, QueueError> {
         Self::new(options, Role::Worker).await
     }
@@ -108,7 +111,7 @@ impl AmqpQueue {
 
     async fn new(options: AmqpOptions, role: Role) -> Result<Self, QueueError> {
         let topology = Topology::new(options.prefix, options.accounts);
-        let link = Link::start(&options.url, role, topology.clone()).await?;
+        let link = Link::start(options.url, role, topology.clone()).await?;
         Ok(Self {
             shared: Arc::new(Shared {
                 clock: options.clock,

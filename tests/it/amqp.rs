@@ -271,7 +271,7 @@ async fn a_command_fails_where_a_worker_waits_for_the_broker() {
     let nobody = broker::url(listener.local_addr().unwrap().port());
     drop(listener);
     let options = AmqpOptions {
-        url: nobody,
+        url: nobody.into(),
         ..options(broker::shared().await, "nobody")
     };
     let error = AmqpQueue::connect(options.clone()).await.unwrap_err();
@@ -345,7 +345,7 @@ async fn worker(subject: &str) -> (AmqpQueue, String) {
 
 fn options(broker: &Broker, subject: &str) -> AmqpOptions {
     AmqpOptions {
-        url: broker.url(),
+        url: broker.url().into(),
         prefix: broker::prefix(subject),
         accounts: vec![AccountName::default()],
         clock: Clock::system(),

@@ -64,7 +64,7 @@ async fn its_producers_publish() {
     let broker = broker::shared().await;
     // What a worker does first: the exchange and the queues of the README's names.
     let queue = AmqpQueue::start(AmqpOptions {
-        url: broker.url(),
+        url: broker.url().into(),
         prefix: "postrider".into(),
         accounts: vec![AccountName::default()],
         clock: Clock::system(),

@@ -9,6 +9,7 @@ mod kills;
 mod limits;
 mod producers;
 mod replay;
+mod rotation;
 mod starts;
 mod worker;
 mod world;

@@ -11,13 +11,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, TLSConfig};
-use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties, ErrorKind, Event};
-use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::address::{Address, Target};
 use super::error::{self, Place};
 use super::events::Events;
 use super::mend;
@@ -73,8 +72,7 @@ pub(super) struct Connections {
 /// How connections are made.
 #[derive(Debug)]
 struct Connector {
-    uri: AMQPUri,
-    place: Place,
+    address: Address,
     role: Role,
     topology: Topology,
     /// A message came that lapin could not read: the next ones are mended on the way.
@@ -97,12 +95,18 @@ impl Link {
     /// Those of the first attempt. A worker gets none for a broker that cannot be reached: it is
     /// tried again for ever, in the background.
     pub(super) async fn start(
-        url: &SecretString,
+        address: Address,
         role: Role,
         topology: Topology,
     ) -> Result<Self, QueueError> {
-        let connector = Connector::new(url, role, topology)?;
-        let first = match (connector.connect().await, role) {
+        let target = address.now()?;
+        let connector = Connector {
+            address,
+            role,
+            topology,
+            mends: false,
+        };
+        let first = match (connector.connect(target).await, role) {
             (Ok(connections), _) => State::Up(connections),
             (Err(error @ QueueError::Unreachable { .. }), Role::Worker) => {
                 tracing::warn!(%error, hint = error.hint(), "queue not reached; trying on");
@@ -136,7 +140,7 @@ impl Link {
     /// The connections, as soon as there are any.
     ///
     /// # Errors
-    /// What waiting does not heal: wrong credentials, other arguments, a closed link.
+    /// What waiting does not heal: other arguments, a closed link.
     pub(super) async fn connections(&self) -> Result<Arc<Connections>, QueueError> {
         let mut state = self.state.clone();
         loop {
@@ -144,7 +148,10 @@ impl Link {
                 State::Up(connections) if !connections.is_gone() => {
                     return Ok(Arc::clone(connections));
                 }
-                State::Up(_) | State::Down(QueueError::Unreachable { .. }) => {}
+                // Refused only after it was let in, or could not be reached: the password may be
+                // changed just now.
+                State::Up(_)
+                | State::Down(QueueError::Unreachable { .. } | QueueError::Refused { .. }) => {}
                 State::Down(error) => return Err(error.clone()),
                 State::Closed => return Err(closed()),
             }
@@ -184,7 +191,6 @@ fn closed() -> QueueError {
 
 /// Makes new connections whenever the old ones are lost, until `stop`.
 async fn keep_up(mut connector: Connector, teller: watch::Sender<State>, stop: CancellationToken) {
-    let place = connector.place.clone();
     let mut lost_at = Instant::now();
     let mut pause = PAUSE_FIRST;
     loop {
@@ -201,6 +207,7 @@ async fn keep_up(mut connector: Connector, teller: watch::Sender<State>, stop: C
                 break;
             };
             connector.mends |= unreadable;
+            let place = connections.place();
             tracing::warn!(%place, %why, "queue connection lost; nothing is lost meanwhile");
             teller.send_replace(State::Down(place.unreachable(why)));
             lost_at = Instant::now();
@@ -215,10 +222,11 @@ async fn keep_up(mut connector: Connector, teller: watch::Sender<State>, stop: C
         let attempt = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            attempt = connector.connect() => attempt,
+            attempt = connector.connect_anew() => attempt,
         };
         match attempt {
             Ok(connections) => {
+                let place = connections.place();
                 let after_s = lost_at.elapsed().as_secs_f64();
                 tracing::info!(%place, after_s, "queue connection is back");
                 teller.send_replace(State::Up(connections));
@@ -240,62 +248,52 @@ async fn keep_up(mut connector: Connector, teller: watch::Sender<State>, stop: C
 // === impl Connector ===
 
 impl Connector {
-    fn new(url: &SecretString, role: Role, topology: Topology) -> Result<Self, QueueError> {
-        // The parser's error is not passed on: it may hold the address, and so the password.
-        let mut uri: AMQPUri = (url.expose_secret().parse()).map_err(|_| {
-            Place::unread().unreachable("it is no address like amqp://USER:PASSWORD@HOST:5672/%2f")
+    async fn connect_anew(&self) -> Result<Arc<Connections>, QueueError> {
+        let target = self.address.now().inspect_err(|error| {
+            // Not the broker's trouble: nobody else tells of it.
+            tracing::warn!(%error, "the queue's address cannot be read; trying on");
         })?;
-        // A bare slash would name the virtual host "", which nobody has.
-        if uri.vhost.is_empty() {
-            uri.vhost = "/".into();
-        }
-        uri.query.heartbeat = Some(u16::try_from(HEARTBEAT.as_secs()).unwrap_or(u16::MAX));
-        Ok(Self {
-            place: Place::of_uri(&uri),
-            uri,
-            role,
-            topology,
-            mends: false,
-        })
+        self.connect(target).await
     }
 
-    async fn connect(&self) -> Result<Arc<Connections>, QueueError> {
-        let publish = self.connection("publish", false).await?;
-        let consume = self.connection("consume", self.mends).await?;
+    async fn connect(&self, target: Target) -> Result<Arc<Connections>, QueueError> {
+        let publish = connection(&target, "publish", false).await?;
+        let consume = connection(&target, "consume", self.mends).await?;
+        let place = target.place;
         if self.role == Role::Worker {
-            self.topology.declare(&consume, &self.place).await?;
+            self.topology.declare(&consume, &place).await?;
         }
         let opening = publish.create_channel();
-        let events = error::within(CONNECT_TIMEOUT, &self.place, opening).await?;
+        let events = error::within(CONNECT_TIMEOUT, &place, opening).await?;
         let gone = CancellationToken::new();
         Ok(Arc::new(Connections {
             consume,
-            publisher: Publisher::new(publish, self.place.clone(), gone.clone()),
+            publisher: Publisher::new(publish, place, gone.clone()),
             events: Events::over(events, self.topology.events()),
             gone,
         }))
     }
+}
 
-    async fn connection(&self, purpose: &str, mends: bool) -> Result<Connection, QueueError> {
-        let name = format!("postrider {purpose}");
-        let properties = ConnectionProperties::default().with_connection_name(name.into());
-        let runtime = lapin::runtime::default_runtime().map_err(|error| self.place.of(&error))?;
-        let connecting = Connection::connector(
-            self.uri.clone(),
-            runtime,
-            async move |uri, runtime| {
-                let tls = TLSConfig::default();
-                let broker = uri.connect_with_config_async(tls, &runtime).await?;
-                if !mends {
-                    return Ok(broker);
-                }
-                let address = mend::lead_through(broker).await?;
-                Ok(AsyncTcpStream::connect(&runtime, address).await?)
-            },
-            properties,
-        );
-        error::within(CONNECT_TIMEOUT, &self.place, connecting).await
-    }
+async fn connection(target: &Target, purpose: &str, mends: bool) -> Result<Connection, QueueError> {
+    let name = format!("postrider {purpose}");
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let runtime = lapin::runtime::default_runtime().map_err(|error| target.place.of(&error))?;
+    let connecting = Connection::connector(
+        target.uri.clone(),
+        runtime,
+        async move |uri, runtime| {
+            let tls = TLSConfig::default();
+            let broker = uri.connect_with_config_async(tls, &runtime).await?;
+            if !mends {
+                return Ok(broker);
+            }
+            let address = mend::lead_through(broker).await?;
+            Ok(AsyncTcpStream::connect(&runtime, address).await?)
+        },
+        properties,
+    );
+    error::within(CONNECT_TIMEOUT, &target.place, connecting).await
 }
 
 // === impl Connections ===

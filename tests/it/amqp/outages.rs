@@ -128,7 +128,7 @@ async fn the_lease_goes_to_the_next_worker_when_the_owner_is_cut_off() {
     let wire = Proxy::to(broker.port()).await;
     let direct = options(broker, "lease");
     let over_wire = AmqpOptions {
-        url: broker::url(wire.port()),
+        url: broker::url(wire.port()).into(),
         ..direct.clone()
     };
     let account = AccountName::default();

@@ -41,7 +41,7 @@ async fn a_fresh_broker_has_no_queues_and_that_is_said() {
 async fn dead_letters_are_listed_discarded_and_replayed_on_rabbitmq() {
     let run = Runner::new().await;
     let options = AmqpOptions {
-        url: run.broker.url(),
+        url: run.broker.url().into(),
         prefix: run.prefix.clone(),
         accounts: vec![AccountName::default()],
         clock: Clock::system(),

@@ -107,7 +107,7 @@ impl Backend for Amqp {
     async fn fresh() -> Self {
         let wire = Proxy::to(broker::shared().await.port()).await;
         let options = AmqpOptions {
-            url: broker::url(wire.port()),
+            url: broker::url(wire.port()).into(),
             prefix: broker::prefix("contract"),
             accounts: known_accounts().into(),
             clock: Clock::system(),

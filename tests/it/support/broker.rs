@@ -123,13 +123,21 @@ impl Broker {
 
     /// The names of all its queues.
     pub async fn queues(&self) -> Vec<String> {
-        let mut command = tokio::process::Command::from(self.command("rabbitmqctl"));
-        command.args(["--node", &self.name, "--quiet", "--no-table-headers"]);
-        let output = command.args(["list_queues", "name"]).output();
-        let output = output.await.unwrap();
-        let told = String::from_utf8(output.stdout).unwrap();
-        assert!(output.status.success(), "rabbitmqctl list_queues: {told}");
+        let told = self.ctl(&["list_queues", "name"]).await;
         told.lines().map(str::to_owned).collect()
+    }
+
+    /// What `rabbitmqctl` tells of this node, without headings.
+    pub async fn ctl(&self, args: &[&str]) -> String {
+        let mut command = tokio::process::Command::from(self.command("rabbitmqctl"));
+        command.args(["--node", &self.name, "--quiet"]).args(args);
+        if args.iter().any(|arg| arg.starts_with("list_")) {
+            command.arg("--no-table-headers");
+        }
+        let output = command.output().await.unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "rabbitmqctl {args:?}: {told}");
+        told
     }
 
     async fn end(&self, signal: &str) {

@@ -76,8 +76,12 @@ impl World {
 
     /// Sets a key of the configuration, as everyone may: by its variable.
     pub fn set(mut self, key: &str, value: &str) -> Self {
-        let variable = format!("POSTRIDER_{}", key.replace('.', "__").to_uppercase());
-        self.settings.insert(variable, value.to_owned());
+        self.settings.insert(variable(key), value.to_owned());
+        self
+    }
+
+    pub fn unset(mut self, key: &str) -> Self {
+        self.settings.remove(&variable(key));
         self
     }
 
@@ -318,6 +322,11 @@ impl Sandbox {
 }
 
 // === small words ===
+
+/// The variable of a key.
+fn variable(key: &str) -> String {
+    format!("POSTRIDER_{}", key.replace('.', "__").to_uppercase())
+}
 
 pub fn ids(subject: &str, count: usize) -> BTreeSet<String> {
     let ids = 0..count;
