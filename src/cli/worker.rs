@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -115,18 +115,35 @@ pub(super) async fn serve<Q: Queue>(
     tracing::info!(accounts, listen, queue = %config.queue.url.place(), "worker started");
     let runs = dispatchers
         .into_iter()
-        .map(|dispatcher| tokio::spawn(dispatcher.run(stop.clone())));
-    let ended = try_join_all(runs).await;
-    // Whatever ended the first account ends all.
-    stop.cancel();
+        .map(|dispatcher| dispatcher.run(stop.clone()));
+    let ended = all_end(runs, &stop).await;
     queue.close().await;
     admin_end.cancel();
     if let Ok(Err(error)) = admin.await {
         tracing::warn!(%error, "the admin server failed");
     }
-    let ended = ended.map_err(|error| Failure::bug(format!("the dispatcher stopped: {error}")))?;
-    ended.into_iter().collect::<Result<Vec<()>, QueueError>>()?;
+    ended?;
     tracing::info!("worker stopped in order");
+    Ok(())
+}
+
+/// Runs side by side until all have ended. Whatever ends the first one, be it a panic, stops the
+/// others: a worker that serves half of its accounts would look well.
+async fn all_end<R>(runs: impl Iterator<Item = R>, stop: &CancellationToken) -> Result<(), Failure>
+where
+    R: Future<Output = Result<(), QueueError>> + Send + 'static,
+{
+    let tasks = runs.map(|run| {
+        let stops_all = stop.clone().drop_guard();
+        tokio::spawn(async move {
+            let ended = run.await;
+            drop(stops_all);
+            ended
+        })
+    });
+    for ended in join_all(tasks).await {
+        ended.map_err(|error| Failure::bug(format!("the dispatcher stopped: {error}")))??;
+    }
     Ok(())
 }
 
@@ -181,4 +198,26 @@ pub(super) async fn listen(addr: SocketAddr) -> Result<TcpListener, Failure> {
         )
         .hint("set server.listen to a free address, such as 127.0.0.1:0")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_account_that_cannot_be_served_stops_the_worker() {
+        let stop = CancellationToken::new();
+        let runs = [true, false].map(|well| {
+            let stop = stop.clone();
+            async move {
+                if !well {
+                    return Err(QueueError::Lost);
+                }
+                stop.cancelled().await;
+                Ok(())
+            }
+        });
+        let ended = tokio::time::timeout(Duration::from_mins(1), all_end(runs.into_iter(), &stop));
+        assert!(ended.await.expect("it ends").is_err());
+    }
 }
