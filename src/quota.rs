@@ -1,9 +1,8 @@
 //! Rolling windows: one [`RateLimiter`] for each account and bucket.
 //!
 //! Two instruments, each for what it can do. governor's GCRA carries the rate: it spreads calls
-//! evenly, sized so that burst + rate × window ≤ limit. It cannot express a rolling window (with
-//! a burst of N it lets 2 N through one), so an exact ledger of the last calls stands beside it as
-//! the hard gate.
+//! evenly, sized so that burst + rate × window ≤ limit. It knows when calls were allowed and not
+//! when they went out, so an exact ledger of the last calls stands beside it as the hard gate.
 //!
 //! The window counts at HubSpot's door, not at ours. Two calls that leave us a window apart can
 //! arrive closer together, so every window is kept [`ARRIVAL_SPREAD`] longer than HubSpot's.
@@ -43,7 +42,7 @@ pub enum Bucket {
 pub enum Start {
     /// Nothing: nobody sent before.
     Empty,
-    /// A predecessor kept to the same rate until a moment ago: its burst counts as spent.
+    /// All of it, evenly, by a predecessor that kept to the same limit until a moment ago.
     Spent,
 }
 
@@ -61,13 +60,13 @@ struct Window {
     config: WindowConfig,
     pace: Gcra,
     clock: TokioClock,
-    /// How far apart the pace lets two calls go.
-    period: Duration,
     calls: Mutex<VecDeque<Instant>>,
+    /// When a predecessor made its last call, if there was one.
+    predecessor: Option<Instant>,
 }
 
 /// The right to make one call. Counted as a call from the moment it is given, so that two takers
-/// cannot both take the last one. Stale after a period: then it is exchanged for a new one.
+/// cannot both take the last one, and anew when it is spent.
 #[derive(Debug)]
 #[must_use]
 pub struct Token {
@@ -101,18 +100,13 @@ impl RateLimiter {
         }
     }
 
-    /// Records that the call goes out now. A token that has lain longer than a period is exchanged
-    /// first, which does not wait: the pace has recovered meanwhile.
-    pub async fn spend(&self, token: Token) {
-        let Some(window) = &self.window else { return };
-        let stale = token.given.elapsed() >= window.period;
-        window.take_back(&token);
-        let token = if stale {
-            self.token().await
-        } else {
-            window.stamp()
-        };
-        drop(token);
+    /// Records that the call goes out now.
+    #[expect(clippy::needless_pass_by_value, reason = "a token is spent once")]
+    pub fn spend(&self, token: Token) {
+        if let Some(window) = &self.window {
+            window.take_back(&token);
+            window.lock().push_back(Instant::now());
+        }
     }
 
     /// Gives a token back unused.
@@ -140,26 +134,32 @@ impl Window {
     fn new(config: WindowConfig, start: Start) -> Option<Self> {
         let limit = NonZeroU32::new(config.limit)?;
         let burst = (limit.get() / BURST_SHARE).max(1);
-        let kept = config.window + ARRIVAL_SPREAD;
-        let period = kept / (limit.get() - burst).max(1);
+        let period = config.window / (limit.get() - burst).max(1);
         let quota = governor::Quota::with_period(period)?.allow_burst(NonZeroU32::new(burst)?);
         let clock = TokioClock::new();
         let pace = Gcra::direct_with_clock(quota, clock.clone());
-        if start == Start::Spent {
+        let predecessor = (start == Start::Spent).then(|| {
             while pace.check().is_ok() {}
-        }
+            // It may have been a burst ahead of the even spread that is assumed of it.
+            Instant::now() + period * (burst + 1)
+        });
         Some(Self {
             config,
             pace,
             clock,
-            period,
             calls: Mutex::new(VecDeque::new()),
+            predecessor,
         })
     }
 
-    /// A token when one more call fits into the ledger, or else how long until it does.
+    /// How long a call counts.
+    fn kept(&self) -> Duration {
+        self.config.window + ARRIVAL_SPREAD
+    }
+
+    /// A token when one more call fits into the ledger, or else how long until it may.
     fn give(&self, now: Instant) -> Result<Token, Duration> {
-        let kept = self.config.window + ARRIVAL_SPREAD;
+        let kept = self.kept();
         let mut calls = self.lock();
         while calls
             .front()
@@ -167,22 +167,33 @@ impl Window {
         {
             calls.pop_front();
         }
-        match calls.front() {
-            Some(oldest) if calls.len() >= self.config.limit as usize => {
-                Err(kept.saturating_sub(now.duration_since(*oldest)))
-            }
-            _ => {
-                calls.push_back(now);
-                Ok(Token { given: now })
-            }
+        let before = self.calls_before(now);
+        if calls.len() + before < self.config.limit as usize {
+            calls.push_back(now);
+            return Ok(Token { given: now });
         }
+        let oldest = calls
+            .front()
+            .map(|call| kept.saturating_sub(now.duration_since(*call)));
+        let next_before = (before > 0).then(|| kept / self.config.limit);
+        Err(oldest.into_iter().chain(next_before).min().unwrap_or(kept))
     }
 
-    /// A call that goes out now, in the place of a token just taken back.
-    fn stamp(&self) -> Token {
-        let now = Instant::now();
-        self.lock().push_back(now);
-        Token { given: now }
+    /// How many calls of the predecessor still count: a full window's, evenly spread.
+    fn calls_before(&self, now: Instant) -> usize {
+        let Some(last) = self.predecessor else {
+            return 0;
+        };
+        let left = (last + self.kept()).saturating_duration_since(now);
+        let share = left.div_duration_f64(self.kept()).min(1.0);
+        // At most the limit, which is a u32.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0 to the limit"
+        )]
+        let calls = (share * f64::from(self.config.limit)).ceil() as usize;
+        calls
     }
 
     fn take_back(&self, token: &Token) {

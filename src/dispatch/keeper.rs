@@ -57,7 +57,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     async fn probe(&self, api: &Arc<RateLimiter>) {
         for _ in 0..PROBE_CALLS {
             let token = api.token().await;
-            api.spend(token).await;
+            api.spend(token);
             self.count_call();
         }
         let called = Instant::now();

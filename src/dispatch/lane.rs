@@ -77,7 +77,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 }
                 () = lease.held() => {}
             }
-            self.start(delivery, &mut turn, calls).await;
+            self.start(delivery, &mut turn, calls);
         }
         if let Some(token) = &turn.token {
             limiter.give_back(token);
@@ -141,17 +141,12 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     }
 
     /// Sets the call off. What needs none is settled without spending the token.
-    async fn start(
-        self: &Arc<Self>,
-        delivery: Delivery,
-        turn: &mut Turn<'_, Q>,
-        calls: &TaskTracker,
-    ) {
+    fn start(self: &Arc<Self>, delivery: Delivery, turn: &mut Turn<'_, Q>, calls: &TaskTracker) {
         let this = Arc::clone(self);
         let settled = match turn.lane {
             Lane::Sends => match self.examine(delivery) {
                 Ok(ready) => {
-                    let permit = self.spend(turn).await;
+                    let permit = self.spend(turn);
                     calls.spawn(async move { this.attempt(ready, permit).await });
                     return;
                 }
@@ -159,7 +154,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             },
             Lane::Results => match self.examine_follow_up(delivery) {
                 Ok(ready) => {
-                    let permit = self.spend(turn).await;
+                    let permit = self.spend(turn);
                     calls.spawn(async move { this.follow_up(ready, permit).await });
                     return;
                 }
@@ -175,9 +170,9 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     }
 
     /// Spends the token of a turn and counts the call; its permit goes with the call.
-    async fn spend(&self, turn: &mut Turn<'_, Q>) -> Option<OwnedSemaphorePermit> {
+    fn spend(&self, turn: &mut Turn<'_, Q>) -> Option<OwnedSemaphorePermit> {
         if let Some(token) = turn.token.take() {
-            turn.limiter.spend(token).await;
+            turn.limiter.spend(token);
         }
         self.account.pauses.spend_trial(turn.lane);
         self.count_call();
