@@ -85,7 +85,7 @@ pub(super) async fn run(config: &Config, args: Args, output: &mut Output) -> Res
         output
     )
     .await)?;
-    report.end(output.json)
+    report.end(output)
 }
 
 /// Reads a regular file to its end and tells all that is wrong with it; else how many requests
@@ -102,7 +102,7 @@ fn check_all(
         let entry = entry.map_err(|error| unreadable(path, &error))?;
         match entry.request {
             Ok(_) => good += 1,
-            Err(malformed) => report.refused(entry.line, &malformed, output)?,
+            Err(malformed) => report.refused(entry.line, &malformed, output),
         }
     }
     if report.refused == 0 {
@@ -164,14 +164,14 @@ async fn publish_all(
                 break;
             }
             Some((line, id, taken)) = in_flight.next() => match taken {
-                Ok(()) => report.durable(line, &id, output)?,
+                Ok(()) => report.durable(line, &id, output),
                 Err(error @ QueueError::Unroutable { .. }) => {
-                    report.unroutable(line, &id, &error, output)?;
+                    report.unroutable(line, &id, &error, output);
                 }
                 Err(error) => {
                     // The others would fare alike.
                     reading = false;
-                    report.unconfirmed(line, &id, error, output)?;
+                    report.unconfirmed(line, &id, error, output);
                 }
             },
             entry = entries.recv(), if reading && in_flight.len() < IN_FLIGHT_MAX => match entry {
@@ -182,7 +182,7 @@ async fn publish_all(
                 }
                 Some(Ok(Entry { line, request })) => match request {
                     Ok(ready) => in_flight.push(publish(queue, line, ready)),
-                    Err(malformed) => report.refused(line, &malformed, output)?,
+                    Err(malformed) => report.refused(line, &malformed, output),
                 }
             },
         }

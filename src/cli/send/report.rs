@@ -29,6 +29,8 @@ pub(super) struct Report {
     /// The first error of the queue.
     error: Option<QueueError>,
     unreadable: Option<String>,
+    /// Why no more lines are printed.
+    unwritten: Option<io::Error>,
     pub(super) interrupted: bool,
 }
 
@@ -58,6 +60,7 @@ impl Report {
             unconfirmed: 0,
             error: None,
             unreadable: None,
+            unwritten: None,
             interrupted: false,
         }
     }
@@ -66,34 +69,24 @@ impl Report {
         self.progress = progress;
     }
 
-    pub(super) fn durable(
-        &mut self,
-        line: u64,
-        id: &MessageId,
-        output: &mut Output,
-    ) -> io::Result<()> {
+    pub(super) fn durable(&mut self, line: u64, id: &MessageId, output: &mut Output) {
         self.durable += 1;
         self.progress.inc(1);
         self.first.get_or_insert_with(|| id.clone());
         if output.json {
-            output.object(&Told {
+            let told = Told {
                 line,
                 id: Some(id),
                 status: "durable",
                 problem: None,
                 hint: None,
-            })?;
+            };
+            self.print(&told, output);
         }
-        Ok(())
     }
 
     /// It is no request.
-    pub(super) fn refused(
-        &mut self,
-        line: u64,
-        malformed: &Malformed,
-        output: &mut Output,
-    ) -> io::Result<()> {
+    pub(super) fn refused(&mut self, line: u64, malformed: &Malformed, output: &mut Output) {
         let told = Told {
             line,
             id: None,
@@ -102,7 +95,7 @@ impl Report {
             hint: malformed.hint.as_deref(),
         };
         self.refused += 1;
-        self.tell_not_taken(&told, output)
+        self.tell_not_taken(&told, output);
     }
 
     /// No worker knows its account.
@@ -112,7 +105,7 @@ impl Report {
         id: &MessageId,
         error: &QueueError,
         output: &mut Output,
-    ) -> io::Result<()> {
+    ) {
         let told = Told {
             line,
             id: Some(id),
@@ -121,14 +114,13 @@ impl Report {
             hint: Some(error.hint()),
         };
         self.unroutable += 1;
-        self.tell_not_taken(&told, output)
+        self.tell_not_taken(&told, output);
     }
 
-    fn tell_not_taken(&self, told: &Told<'_>, output: &mut Output) -> io::Result<()> {
+    fn tell_not_taken(&mut self, told: &Told<'_>, output: &mut Output) {
         if output.json {
-            return output.object(told);
-        }
-        if self.refused + self.unroutable <= TOLD_MAX {
+            self.print(told, output);
+        } else if self.refused + self.unroutable <= TOLD_MAX {
             let problem = told.problem.unwrap_or_default();
             self.progress.suspend(|| {
                 talk(format_args!("line {}: {problem}", told.line));
@@ -137,7 +129,13 @@ impl Report {
                 }
             });
         }
-        Ok(())
+    }
+
+    /// A line that cannot be written is no reason to publish less: the lines end, nothing else.
+    fn print(&mut self, told: &Told<'_>, output: &mut Output) {
+        if self.unwritten.is_none() {
+            self.unwritten = output.object(told).err();
+        }
     }
 
     /// Nobody knows whether the queue has it.
@@ -147,22 +145,22 @@ impl Report {
         id: &MessageId,
         error: QueueError,
         output: &mut Output,
-    ) -> io::Result<()> {
+    ) {
         self.unconfirmed += 1;
         if output.json {
-            output.object(&Told {
+            let told = Told {
                 line,
                 id: Some(id),
                 status: "unconfirmed",
                 problem: Some(&error.to_string()),
                 hint: Some(error.hint()),
-            })?;
+            };
+            self.print(&told, output);
         } else {
             self.progress
                 .suspend(|| talk(format_args!("line {line}: {id} is not confirmed")));
         }
         self.error.get_or_insert(error);
-        Ok(())
     }
 
     /// So many are left in flight.
@@ -183,9 +181,12 @@ impl Report {
     }
 
     /// The last word, and whether it is a good one.
-    pub(super) fn end(self, json: bool) -> Result<(), Failure> {
+    pub(super) fn end(mut self, output: &mut Output) -> Result<(), Failure> {
         self.progress.finish_and_clear();
-        self.tell_omitted(json);
+        self.tell_omitted(output.json);
+        if self.unwritten.is_none() {
+            self.unwritten = output.flush().err();
+        }
         let done = self.done();
         if let Some(failure) = self.failure(&done) {
             return Err(failure);
@@ -228,11 +229,18 @@ impl Report {
             let hint = "start a worker that has this account, or correct the account's name";
             return Some(Failure::new(Exit::Unavailable, problem).hint(hint));
         }
-        (self.refused > 0).then(|| {
+        if self.refused > 0 {
             let refused = count(self.refused, "bad request");
             let problem = format!("{refused} left out; {done}");
-            Failure::new(Exit::Data, problem)
-                .hint("correct the lines told above and send them again")
+            let hint = "correct the lines told above and send them again";
+            return Some(Failure::new(Exit::Data, problem).hint(hint));
+        }
+        let why = self.unwritten.as_ref()?;
+        // A reader that went away has seen what it wanted.
+        (why.kind() != io::ErrorKind::BrokenPipe).then(|| {
+            let problem = format!("the output cannot be written: {why}; {done}");
+            Failure::new(Exit::Unavailable, problem)
+                .hint("the whole input was published; only lines of output are missing")
         })
     }
 }

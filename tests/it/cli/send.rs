@@ -1,5 +1,6 @@
 //! `send`: what is durable, what is refused, and how it says so.
 
+use std::fs::File;
 use std::io::Write;
 use std::net::TcpListener;
 
@@ -136,10 +137,7 @@ fn a_broker_that_is_not_there_exits_69_and_keeps_its_password() {
 #[test]
 fn many_requests_are_all_durable_before_send_ends() {
     let shop = Shop::new();
-    let lines: String = (0..2_000)
-        .map(|n| request(&format!("order-{n}")) + "\n")
-        .collect();
-    shop.write("many.jsonl", &lines);
+    shop.write("many.jsonl", &many(2_000));
     insta::assert_snapshot!(shop.run(&["send", "many.jsonl"]), @"
     exit 0
     --- stderr
@@ -161,4 +159,53 @@ fn an_interrupted_send_says_what_is_durable() {
     assert_eq!(ended.status.code(), Some(130));
     let stderr = String::from_utf8(ended.stderr).unwrap();
     assert!(stderr.contains("request order-1 is durable"), "{stderr}");
+}
+
+#[test]
+fn an_output_that_nobody_reads_does_not_stop_the_publishing() {
+    let shop = Shop::new();
+    shop.write("many.jsonl", &many(2_000));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = shop.plain(&["send", "many.jsonl", "--json"]);
+    let ended = command.stdout(writer).output().unwrap();
+    let stderr = String::from_utf8(ended.stderr).unwrap();
+    assert!(stderr.contains("2000 requests are durable"), "{stderr}");
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(shop.depth("send.default.normal"), 2_000);
+}
+
+/// Few lines fit into the buffer and fail at the end; many fail on the way.
+#[test]
+fn an_output_that_is_full_is_told_after_everything_is_published() {
+    for number in [2, 2_000] {
+        let shop = Shop::new();
+        shop.write("many.jsonl", &many(number));
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut command = shop.plain(&["send", "many.jsonl", "--json"]);
+        let ended = command.stdout(full).output().unwrap();
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        let durable = format!("{number} requests are durable");
+        assert!(stderr.contains("the output cannot be written"), "{stderr}");
+        assert!(stderr.contains(&durable), "{stderr}");
+        assert_eq!(ended.status.code(), Some(69));
+        assert_eq!(shop.depth("send.default.normal"), number);
+    }
+}
+
+#[test]
+fn bad_lines_are_bad_also_when_nobody_reads_them() {
+    let shop = Shop::new();
+    shop.write("bad.jsonl", &"nonsense\n".repeat(500));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = shop.plain(&["send", "bad.jsonl", "--json"]);
+    let ended = command.stdout(writer).output().unwrap();
+    assert_eq!(ended.status.code(), Some(65));
+}
+
+fn many(number: u64) -> String {
+    (0..number)
+        .map(|n| request(&format!("order-{n}")) + "\n")
+        .collect()
 }
