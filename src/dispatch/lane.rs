@@ -18,6 +18,9 @@ use crate::quota::{RateLimiter, Token};
 /// How long prefetched messages are held through a pause. Then they go back to the queue, far
 /// ahead of the broker's 30 minutes.
 const HOLD_MAX: Duration = Duration::from_secs(20);
+/// How long an intake is used. What it has prefetched of a lower priority waits in it while there
+/// is a backlog of higher ones; a new intake gives that back, long before the broker's 30 minutes.
+const INTAKE_AGE_MAX: Duration = Duration::from_mins(10);
 /// Messages prefetched for each call that may be in flight: enough to never wait for the broker.
 const PREFETCH_PER_PERMIT: u16 = 4;
 /// From here on memory counts for more: then it is twice the calls that may be in flight, since
@@ -30,6 +33,8 @@ struct Turn<'a, Q: Queue> {
     limiter: &'a Arc<RateLimiter>,
     permits: Arc<Semaphore>,
     intake: Option<Q::Intake>,
+    /// When the intake was opened.
+    opened: Instant,
     permit: Option<OwnedSemaphorePermit>,
     token: Option<Token>,
 }
@@ -49,6 +54,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             limiter,
             permits: Arc::new(Semaphore::new(self.settings.concurrency.into())),
             intake: None,
+            opened: Instant::now(),
             permit: None,
             token: None,
         };
@@ -99,10 +105,14 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 self.metrics.quota_waited(began.elapsed());
                 continue;
             }
+            if turn.opened.elapsed() >= INTAKE_AGE_MAX {
+                turn.intake = None;
+            }
             if turn.intake.is_none() {
                 let prefetch = prefetch(self.settings.concurrency);
                 let account = &self.account.name;
                 turn.intake = Some(self.queue.open(account, turn.lane, prefetch).await?);
+                turn.opened = Instant::now();
                 continue;
             }
             let Some(intake) = turn.intake.as_mut() else {

@@ -109,6 +109,12 @@ impl MemoryQueue {
         self.shared.wake();
     }
 
+    /// How many intakes were opened so far.
+    #[must_use]
+    pub fn intakes(&self) -> u64 {
+        self.shared.lock().intakes
+    }
+
     /// As if the broker fell silent for longer than a lease holds, or answered again.
     pub fn renew_lease(&self, validity: Validity) {
         self.shared.lock().lease.send_replace(validity);
@@ -140,6 +146,7 @@ impl Queue for MemoryQueue {
     ) -> Result<MemoryIntake, QueueError> {
         let mut state = self.shared.lock();
         state.accounts.insert(account.clone());
+        state.intakes += 1;
         Ok(MemoryIntake {
             number: state.number(),
             shared: Arc::clone(&self.shared),

@@ -24,7 +24,7 @@ use crate::support::producer::Producer;
 use crate::support::proxy::Proxy;
 
 /// Long enough for a loaded machine; nothing waits for it to pass.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(90);
 
 // === the line between producer and worker ===
 

@@ -25,6 +25,7 @@ pub(super) struct State {
     pub(super) settle_fails_with: Option<QueueError>,
     pub(super) lease: watch::Sender<Validity>,
     pub(super) leased_before: bool,
+    pub(super) intakes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +64,7 @@ impl State {
             settle_fails_with: None,
             lease: watch::Sender::new(Validity::Held),
             leased_before: false,
+            intakes: 0,
         }
     }
 

@@ -20,8 +20,10 @@ use crate::support::proxy::Proxy;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_when_the_broker_is_killed_or_stopped_in_the_middle() {
     let broker = Broker::start().await;
-    let queue = AmqpQueue::start(options(&broker, "outage")).await.unwrap();
     for killed in [true, false] {
+        // Queues of its own, so that what comes again late is no other round's message.
+        let prefix = format!("outage-{killed}");
+        let queue = AmqpQueue::start(options(&broker, &prefix)).await.unwrap();
         let ids: BTreeSet<String> = (0..300).map(|n| format!("{killed}-{n}")).collect();
         let all = ids
             .iter()
@@ -58,6 +60,7 @@ async fn nothing_is_lost_when_the_broker_is_killed_or_stopped_in_the_middle() {
             () = until_standing(&queue, &[]) => {}
             () = again => {}
         }
+        queue.close().await;
     }
 }
 

@@ -17,7 +17,7 @@ use postrider::story::{Death, Story};
 use super::Backend;
 
 /// How long a rule waits for what must come.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_mins(1);
 /// How long a rule waits to see that nothing comes.
 pub const QUIET: Duration = Duration::from_millis(300);
 /// How long a message is made to wait.

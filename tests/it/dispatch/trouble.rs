@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider::config::QuotaConfig;
+use postrider::config::{QuotaConfig, WindowConfig};
 use postrider::dispatch::Settings;
 use postrider::outcome::{
     DeadReason, Failure, FailureClass, LookUp, Outcome, PauseReason, Scope, Words,
@@ -237,5 +237,33 @@ async fn a_pause_spends_no_age() {
     let world = start(hubspot, settings(), 1).await;
     world.drained(40 * HOUR).await;
     assert!(world.dead().is_empty(), "{:?}", world.dead());
+    world.end().await;
+}
+
+/// What a backlog of higher priorities keeps waiting in an intake, the broker wants acknowledged
+/// within half an hour.
+#[tokio::test(start_paused = true)]
+async fn no_intake_is_used_for_long() {
+    let slow = Settings {
+        quota: QuotaConfig {
+            send: Some(WindowConfig {
+                limit: 10,
+                window: Duration::from_secs(10),
+            }),
+            api: None,
+            daily: None,
+        },
+        results: 0.0,
+        ..settings()
+    };
+    let world = start(Scripted::new(|id, _, _| accepted(id)), slow, 4_000).await;
+    tokio::time::sleep(MINUTE).await;
+    let before = world.queue.intakes();
+    tokio::time::sleep(HOUR).await;
+    assert!(world.queue.intakes() >= before + 5, "one every ten minutes");
+    assert!(
+        !world.queue.standing().ready.is_empty(),
+        "the backlog lasted"
+    );
     world.end().await;
 }

@@ -14,7 +14,7 @@ use super::world::eventually;
 /// In which a worker ends after SIGTERM.
 pub const END_TIME_MAX: Duration = Duration::from_secs(45);
 /// A debug build beside other tests.
-const START_TIME_MAX: Duration = Duration::from_secs(30);
+const START_TIME_MAX: Duration = Duration::from_secs(90);
 
 /// Dropping it kills it.
 pub struct Worker {
