@@ -72,6 +72,8 @@ pub struct Dispatcher<Q, P> {
     /// The account's time zone, once HubSpot has told it.
     zone: Mutex<TimeZone>,
     storm: Mutex<Storm>,
+    /// When the newest send that HubSpot took went out.
+    last_accepted: Mutex<Option<Timestamp>>,
     /// Failures look like an outage: the keeper probes at once.
     suspicion: Notify,
 }
@@ -106,6 +108,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             rng: Mutex::new(fastrand::Rng::with_seed(parts.seed)),
             zone: Mutex::new(TimeZone::UTC),
             storm: Mutex::new(Storm::default()),
+            last_accepted: Mutex::new(None),
             suspicion: Notify::new(),
         }
     }
@@ -238,6 +241,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             account: self.account.name.to_string(),
             email_id,
             held_until: self.account.pauses.held_until(lane, now),
+            last_accepted: *self.last_accepted(),
             outage: self.account.pauses.outage(),
             follow: self.follows(),
         }
@@ -282,6 +286,12 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
 
     fn storm(&self) -> MutexGuard<'_, Storm> {
         self.storm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last_accepted(&self) -> MutexGuard<'_, Option<Timestamp>> {
+        self.last_accepted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn day(&self) -> MutexGuard<'_, Day> {

@@ -39,6 +39,13 @@ pub const LOOK_UP_DELAYS: [Duration; 7] = [
 /// After this time without a final result, the result is *unknown*. HubSpot documents no limit.
 pub const RESULT_AGE_MAX: Duration = Duration::from_hours(24);
 
+/// So often HubSpot may blame the account over one request, and take others in between, before it
+/// is held to be the request's own fault.
+pub const HALTED_ALONE_MAX: u32 = 5;
+/// How much later than its account a request goes on over which HubSpot blamed the account: another
+/// one is tried first. Doubled each time that HubSpot took others meanwhile.
+const STEP_BACK: Duration = Duration::from_secs(2);
+
 /// The schedule of retries, and every decision that follows from an outcome.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
@@ -55,6 +62,8 @@ pub struct Context {
     pub email_id: Option<i64>,
     /// Until when a message waits whose account or provider is held back.
     pub held_until: Timestamp,
+    /// When the newest send that HubSpot took went out.
+    pub last_accepted: Option<Timestamp>,
     /// The provider is down: its failures are not this message's, and spend nothing.
     pub outage: bool,
     /// Whether the final result of this send is looked up.
@@ -149,7 +158,7 @@ impl RetryPolicy {
             FailureClass::Throttled => {
                 held(story, after(context.now, throttled_wait(failure)), context)
             }
-            FailureClass::Halted => held(story, context.held_until, context),
+            FailureClass::Halted => after_halt(failure, story, context),
             FailureClass::Transient if context.outage && failure.scope == Scope::Provider => {
                 held(story, context.held_until, context)
             }
@@ -307,6 +316,33 @@ pub fn death(
         account: Some(context.account.clone()),
         words,
     }
+}
+
+/// The account's trouble, told over this request; or the request's own, when HubSpot takes others
+/// meanwhile, time and again.
+fn after_halt(failure: &Failure, mut story: Story, context: &Context) -> Disposition {
+    let before = story.attempts.iter().rev().nth(1);
+    let before = before.filter(|attempt| attempt.outcome == FailureClass::Halted.label());
+    if let (Some(before), Some(accepted)) = (before, context.last_accepted)
+        && accepted > before.at
+    {
+        story.halted_alone += 1;
+    }
+    if story.halted_alone >= HALTED_ALONE_MAX {
+        let problem = format!(
+            "HubSpot blamed the account over this request {HALTED_ALONE_MAX} times, and took others in between"
+        );
+        let told = (problem, failure.hint.clone());
+        return dead(
+            story,
+            DeadReason::Rejected,
+            context,
+            told,
+            failure.words.clone(),
+        );
+    }
+    let step_back = STEP_BACK * 2_u32.pow(story.halted_alone);
+    held(story, after(context.held_until, step_back), context)
 }
 
 /// Waits for what is not its fault: that spends neither an attempt nor age.

@@ -25,6 +25,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let failure = match outcome {
             Outcome::Accepted(_) => {
                 self.storm().answered();
+                let began = now.checked_sub(called.elapsed()).unwrap_or(now);
+                let mut last = self.last_accepted();
+                *last = (*last).max(Some(began));
+                drop(last);
                 self.proven(Proof::Accepted, called, "HubSpot takes mail again");
                 return;
             }

@@ -12,6 +12,7 @@ fn context() -> Context {
         account: "default".into(),
         email_id: Some(7),
         held_until: after(now(), Duration::from_secs(30)),
+        last_accepted: None,
         outage: false,
         follow: true,
     }
@@ -135,7 +136,7 @@ fn an_accepted_send_is_followed_up_in_two_seconds_or_done() {
 
 #[test]
 fn waiting_spends_no_attempt() {
-    for (class, seconds) in [(FailureClass::Throttled, 10), (FailureClass::Halted, 30)] {
+    for (class, seconds) in [(FailureClass::Throttled, 10), (FailureClass::Halted, 32)] {
         let (wait, story) = waits(decide(
             Outcome::NotSent(failure(class, Scope::Account)),
             Story::default(),

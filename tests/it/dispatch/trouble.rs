@@ -267,3 +267,35 @@ async fn no_intake_is_used_for_long() {
     );
     world.end().await;
 }
+
+/// `HubSpot` may answer 403 or 401 over one template, with an account that is well.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_alone_is_blamed_on_the_account_dies_and_holds_nobody_up() {
+    for reason in [PauseReason::Forbidden, PauseReason::Unauthorized] {
+        let hubspot = Scripted::new(move |id, _, _| match id {
+            "m-3" => Outcome::NotSent(halted(reason)),
+            id => accepted(id),
+        });
+        let world = start(hubspot, settings(), 50).await;
+        for n in 0..300 {
+            let published = world.hubspot.origin.elapsed();
+            let id = format!("later-{n}");
+            world.queue.publish(parcel(&id, "")).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let calls = world.hubspot.calls();
+            let newest = calls
+                .iter()
+                .rev()
+                .find(|call| call.send_id.starts_with("later"));
+            let at = newest.map_or(published, |call| call.at);
+            assert!(
+                at + Duration::from_secs(5) > published,
+                "{reason:?}: {id} waits"
+            );
+        }
+        world.drained(10 * MINUTE).await;
+        assert_eq!(world.dead(), [("m-3".to_owned(), DeadReason::Rejected)]);
+        assert_eq!(world.hubspot.tries("m-3"), 6, "{reason:?}");
+        world.end().await;
+    }
+}
