@@ -118,12 +118,12 @@ fn print_account(
 
 /// One line for 3 am.
 fn told(pause: &PauseStatus, now: Timestamp) -> String {
-    let until = match pause.until {
-        Some(until) if until > now => format!("until {until}"),
-        Some(_) | None => "until a probe finds it healed".to_owned(),
+    let ends = match pause.until {
+        Some(until) if until > now => until.to_string(),
+        Some(_) | None => "when a probe finds it healed".to_owned(),
     };
     format!(
-        "paused ({}) for {}: {} {until}; nothing is lost",
+        "paused ({}), {}: began {} ago, ends {ends}; nothing is lost",
         pause.scope,
         pause.reason.label(),
         age(now, pause.since),

@@ -12,12 +12,15 @@ fn queue_shows_what_the_worker_says() {
             {"name": "default", "owner": true, "in_flight": 3,
              "pauses": [{"scope": "account", "reason": "unauthorized",
                          "since": "2026-01-01T00:00:00Z",
-                         "words": {"status": 401, "message": "Authentication failed"}}],
+                         "words": {"status": 401, "message": "Authentication failed"}},
+                        {"scope": "account", "reason": "daily",
+                         "since": "2026-01-01T00:00:00Z", "until": "2099-01-02T00:00:00Z",
+                         "words": {"status": 429}}],
              "quota": [{"bucket": "send", "limit": 190, "window_s": 10.0, "used": 12}]},
             {"name": "shop", "owner": false, "in_flight": 0, "pauses": [], "quota": []}]}"#,
     );
     let shown = shop.run(&["queue", "--worker", &worker]);
-    let shown = without_word_after(&shown, "unauthorized: ");
+    let shown = without_word_after(&shown, ": began ");
     let shown = without_word_after(&shown, "oldest ");
     insta::assert_snapshot!(shown, @"
     exit 0
@@ -31,8 +34,9 @@ fn queue_shows_what_the_worker_says() {
 
     account default: dispatches, 3 calls in flight
       send   12 of 190 calls in 10 s used
-      paused (account) for unauthorized: AGE until a probe finds it healed; nothing is lost
+      paused (account), unauthorized: began AGE ago, ends when a probe finds it healed; nothing is lost
       HubSpot says: Authentication failed
+      paused (account), daily: began AGE ago, ends 2099-01-02T00:00:00Z; nothing is lost
 
     account shop: stands by, 0 calls in flight
     ");
