@@ -114,8 +114,7 @@ fn status_of(account: &Account) -> AccountStatus {
         name: account.name.clone(),
         owner: account.is_owner(),
         pauses: account
-            .pauses
-            .list()
+            .held_back()
             .into_iter()
             .map(|pause| PauseStatus {
                 scope: pause.reason.scope().label().into(),

@@ -28,6 +28,8 @@ use crate::retry::RetryPolicy;
 /// How long a configured portal is asked for before the worker starts all the same: then nothing
 /// leaves until it is proven.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the end waits for those who talk to the admin server.
+const ADMIN_END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Run the dispatcher
 #[derive(Debug, ClapArgs)]
@@ -119,8 +121,10 @@ pub(super) async fn serve<Q: Queue>(
     let ended = all_end(runs, &stop).await;
     queue.close().await;
     admin_end.cancel();
-    if let Ok(Err(error)) = admin.await {
-        tracing::warn!(%error, "the admin server failed");
+    match tokio::time::timeout(ADMIN_END_TIMEOUT, admin).await {
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "the admin server failed"),
+        Ok(Ok(Ok(())) | Err(_)) => {}
+        Err(_) => tracing::debug!("somebody still talks to the admin server"),
     }
     ended?;
     tracing::info!("worker stopped in order");

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::config::WindowConfig;
 use crate::message::AccountName;
 use crate::metrics::Metrics;
-use crate::pause::Pauses;
+use crate::pause::{Pause, Pauses};
 use crate::quota::{Bucket, RateLimiter};
 
 /// What others may see of an account while it is dispatched.
@@ -63,10 +63,20 @@ impl Account {
         self.in_flight.load(Ordering::Relaxed)
     }
 
+    /// What holds it back. A worker that stands by has only old news, and tells none.
+    #[must_use]
+    pub fn held_back(&self) -> Vec<Pause> {
+        if self.is_owner() {
+            self.pauses.list()
+        } else {
+            Vec::new()
+        }
+    }
+
     /// Brings the gauges up to date.
     pub fn observe(&self, metrics: &Metrics) {
         metrics.owner(&self.name, self.is_owner());
-        metrics.pauses(&self.name, &self.pauses.list());
+        metrics.pauses(&self.name, &self.held_back());
         for (bucket, used) in self.quota() {
             let (limit, ratio) = match used {
                 Some((used, window)) => (window.limit, f64::from(used) / f64::from(window.limit)),
@@ -90,5 +100,37 @@ impl Account {
 
     fn lock(&self) -> MutexGuard<'_, Option<Limiters>> {
         self.limiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::outcome::{PauseReason, Words};
+    use crate::pause::Covers;
+    use crate::quota::Start;
+
+    #[tokio::test]
+    async fn only_the_owner_tells_pauses() {
+        let account = Account::new(AccountName::default());
+        let now = "2026-11-22T12:00:00Z".parse().unwrap();
+        account.pauses.begin(
+            PauseReason::Forbidden,
+            Covers::Sends,
+            now,
+            None,
+            Words::default(),
+        );
+        assert!(account.held_back().is_empty());
+        let limiter = Arc::new(RateLimiter::new(None, Start::Empty));
+        account.owned(Limiters {
+            send: Arc::clone(&limiter),
+            api: limiter,
+        });
+        assert_eq!(account.held_back().len(), 1);
+        account.given_up();
+        assert!(account.held_back().is_empty());
     }
 }
