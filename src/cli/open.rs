@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::failure::{Exit, Failure};
+use super::output::talk;
 use crate::clock::Clock;
 use crate::config::{Config, QueueUrl};
 use crate::queue::amqp::{Address, AmqpOptions, AmqpQueue};
@@ -45,12 +46,13 @@ pub(super) async fn sqlite(
     path: &Path,
     purpose: Purpose,
 ) -> Result<SqliteQueue, Failure> {
-    if purpose == Purpose::Inspect && !path.exists() {
-        return Err(Failure::new(
-            Exit::Unavailable,
-            format!("there is no queue at {}", config.queue.url.place()),
-        )
-        .hint("run this in the worker's folder, or set queue.url to the worker's"));
+    let place = config.queue.url.place();
+    let is_new = !path.exists();
+    if purpose == Purpose::Inspect && is_new {
+        return Err(
+            Failure::new(Exit::Unavailable, format!("there is no queue at {place}"))
+                .hint("run this in the worker's folder, or set queue.url to the worker's"),
+        );
     }
     let accounts = config.accounts.keys().cloned();
     let queue = SqliteQueue::open(
@@ -60,7 +62,11 @@ pub(super) async fn sqlite(
         Clock::system(),
         Mode::Command,
     );
-    Ok(queue.await?)
+    let queue = queue.await?;
+    if is_new {
+        talk(format_args!("{place} is a new queue"));
+    }
+    Ok(queue)
 }
 
 pub(super) async fn amqp(config: &Config) -> Result<AmqpQueue, Failure> {

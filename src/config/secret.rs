@@ -66,11 +66,15 @@ impl QueueUrl {
         })
     }
 
-    /// The address without user and password, for people.
+    /// The address without user and password, for people. A file's is absolute: the same name in
+    /// another folder is another queue.
     #[must_use]
     pub fn place(&self) -> String {
         match self {
-            Self::Sqlite(path) => format!("sqlite:{}", path.display()),
+            Self::Sqlite(path) => {
+                let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+                format!("sqlite:{}", path.display())
+            }
             Self::Amqp(url) => Url::parse(url.expose_secret()).map_or_else(
                 |_| "amqp".to_owned(),
                 |url| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use super::{AccountConfig, Config, TokenSource, WindowConfig};
+use super::{AccountConfig, Config, QueueUrl, TokenSource, WindowConfig};
 
 /// What stands in the place of a secret.
 const MASKED: &str = "********";
@@ -16,7 +16,11 @@ impl Config {
     pub fn shown(&self) -> Vec<(String, Value)> {
         let mut shown = Vec::new();
         let mut show = |key: &str, value: Value| shown.push((key.to_owned(), value));
-        show("queue.url", json!(self.queue.url.place()));
+        let url = match &self.queue.url {
+            QueueUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
+            amqp @ QueueUrl::Amqp(_) => amqp.place(),
+        };
+        show("queue.url", json!(url));
         if let Some(path) = &self.queue.url_file {
             show("queue.url_file", json!(path));
         }

@@ -10,7 +10,7 @@ fn dead_letters_are_listed_and_grouped() {
     insta::assert_snapshot!(shop.run(&["dead", "list"]), @"
     exit 69
     --- stderr
-    error: there is no queue at sqlite:postrider.db
+    error: there is no queue at sqlite:SHOP/postrider.db
     hint: run this in the worker's folder, or set queue.url to the worker's
     ");
     shop.bury(&[

@@ -48,7 +48,7 @@ fn queue_says_plainly_when_no_worker_answers() {
     insta::assert_snapshot!(shop.run(&["queue"]), @"
     exit 69
     --- stderr
-    error: there is no queue at sqlite:postrider.db
+    error: there is no queue at sqlite:SHOP/postrider.db
     hint: run this in the worker's folder, or set queue.url to the worker's
     ");
     shop.write("one.json", &request("order-1"));
@@ -85,14 +85,16 @@ fn check_proves_the_token_against_the_sandbox() {
     exit 0
     --- stdout
     ok      config: valid; accounts: default
-    ok      queue: sqlite:postrider.db answers, 0 messages stand in it
+    ok      queue: sqlite:SHOP/postrider.db answers, 0 messages stand in it
     ok      account default: portal 62515 (DEVELOPER_TEST, UTC), scopes oauth marketing-email transactional-email at http://SANDBOX/
+    --- stderr
+    sqlite:SHOP/postrider.db is a new queue
     ");
     insta::assert_snapshot!(check("pat-na1-wrong", &[]), @"
     exit 64
     --- stdout
     ok      config: valid; accounts: default
-    ok      queue: sqlite:postrider.db answers, 0 messages stand in it
+    ok      queue: sqlite:SHOP/postrider.db answers, 0 messages stand in it
     failed  account default: http://SANDBOX/ answers 401: Authentication credentials not found. This API supports OAuth 2.0 authentication and you can find more details at https://developers.hubspot.com/docs/methods/auth/oauth-overview
             hint: HubSpot does not accept the token: check accounts.NAME.token or its token_file
     --- stderr
@@ -104,7 +106,7 @@ fn check_proves_the_token_against_the_sandbox() {
     exit 64
     --- stdout
     ok      config: valid; accounts: default
-    ok      queue: sqlite:postrider.db answers, 0 messages stand in it
+    ok      queue: sqlite:SHOP/postrider.db answers, 0 messages stand in it
     failed  account default: the token opens portal 62515, and portal_id is 4711
             hint: set accounts.default.token to one of portal 4711, or correct portal_id
     --- stderr
@@ -117,7 +119,7 @@ fn check_proves_the_token_against_the_sandbox() {
     exit 69
     --- stdout
     ok      config: valid; accounts: default
-    ok      queue: sqlite:postrider.db answers, 0 messages stand in it
+    ok      queue: sqlite:SHOP/postrider.db answers, 0 messages stand in it
     failed  account default: http://SANDBOX/ does not answer: no answer: Connection refused (os error 111)
             hint: HubSpot cannot be reached (Connection refused (os error 111)): check accounts.NAME.base_url and the network
     --- stderr

@@ -13,7 +13,8 @@ fn send_takes_one_object_and_json_lines() {
     insta::assert_snapshot!(shop.run(&["send", "one.json"]), @"
     exit 0
     --- stderr
-    request order-1 is durable in sqlite:postrider.db
+    sqlite:SHOP/postrider.db is a new queue
+    request order-1 is durable in sqlite:SHOP/postrider.db
     ");
     let lines = format!("{}\n\n{}\n", request("order-2"), request("order-3"));
     shop.write("lines.jsonl", &lines);
@@ -23,14 +24,14 @@ fn send_takes_one_object_and_json_lines() {
     {"line":1,"id":"order-2","status":"durable"}
     {"line":3,"id":"order-3","status":"durable"}
     --- stderr
-    2 requests are durable in sqlite:postrider.db
+    2 requests are durable in sqlite:SHOP/postrider.db
     "#);
     let mut stream = shop.command(&["send", "--priority", "high"]);
     stream.write_stdin(lines);
     insta::assert_snapshot!(told(stream), @"
     exit 0
     --- stderr
-    2 requests are durable in sqlite:postrider.db
+    2 requests are durable in sqlite:SHOP/postrider.db
     ");
     assert_eq!(shop.depth("send.default.normal"), 3);
     assert_eq!(shop.depth("send.default.high"), 2);
@@ -46,7 +47,8 @@ fn send_mints_an_id_beside_the_body() {
     insta::assert_snapshot!(shop.run(&["send", "one.json"]), @"
     exit 0
     --- stderr
-    request UUID is durable in sqlite:postrider.db
+    sqlite:SHOP/postrider.db is a new queue
+    request UUID is durable in sqlite:SHOP/postrider.db
     ");
 }
 
@@ -107,6 +109,7 @@ fn nothing_to_send_is_said_and_no_error() {
     insta::assert_snapshot!(shop.run(&["send"]), @"
     exit 0
     --- stderr
+    sqlite:SHOP/postrider.db is a new queue
     nothing was published
     ");
 }
@@ -141,7 +144,8 @@ fn many_requests_are_all_durable_before_send_ends() {
     insta::assert_snapshot!(shop.run(&["send", "many.jsonl"]), @"
     exit 0
     --- stderr
-    2000 requests are durable in sqlite:postrider.db
+    sqlite:SHOP/postrider.db is a new queue
+    2000 requests are durable in sqlite:SHOP/postrider.db
     ");
     assert_eq!(shop.depth("send.default.normal"), 2_000);
 }

@@ -162,7 +162,7 @@ pub(super) fn request(id: &str) -> String {
     )
 }
 
-/// The whole run as one text; ids that were minted are masked.
+/// The whole run as one text; ids that were minted and the shop's folder are masked.
 pub(super) fn told(mut command: Run) -> String {
     let output = command.output().unwrap();
     let mut told = format!("exit {}\n", output.status.code().unwrap());
@@ -175,7 +175,17 @@ pub(super) fn told(mut command: Run) -> String {
             told.push_str(&text);
         }
     }
-    masked(&told)
+    without_folder(&masked(&told))
+}
+
+/// `sqlite:/tmp/.../postrider.db` becomes `sqlite:SHOP/postrider.db`.
+fn without_folder(text: &str) -> String {
+    let mut parts = text.split("sqlite:/");
+    let head = parts.next().unwrap_or_default().to_owned();
+    parts.fold(head, |told, part| {
+        let (_, file) = part.split_once("/postrider.db").unwrap();
+        told + "sqlite:SHOP/postrider.db" + file
+    })
 }
 
 /// `UUIDv7`s become `UUID`.
