@@ -55,17 +55,22 @@ impl Args {
 /// Runs until SIGTERM or Ctrl-C, and then to an orderly end.
 pub(super) async fn run(config: &Config) -> Result<(), Failure> {
     let providers = providers(config)?;
-    let listener = listen(config.server.listen).await?;
-    prove(config, &providers).await?;
-    let stop = stop_on_signal()?;
     match &config.queue.url {
         QueueUrl::Sqlite(path) => {
             let accounts = config.accounts.keys().cloned();
             let prefix = &config.queue.prefix;
+            // Before the address: a second worker on one file lacks both, and the file is why.
             let queue = SqliteQueue::open(path, prefix, accounts, Clock::system(), Mode::Worker);
-            serve(config, queue.await?, providers, listener, stop).await
+            let queue = queue.await?;
+            let listener = listen(config.server.listen).await?;
+            prove(config, &providers).await?;
+            let stop = stop_on_signal()?;
+            serve(config, queue, providers, listener, stop).await
         }
         QueueUrl::Amqp(_) => {
+            let listener = listen(config.server.listen).await?;
+            prove(config, &providers).await?;
+            let stop = stop_on_signal()?;
             let queue = AmqpQueue::start(amqp_options(config));
             serve(config, queue.await?, providers, listener, stop).await
         }

@@ -1,5 +1,10 @@
 //! `queue`, `check` and `sandbox`.
 
+use std::net::TcpListener;
+
+use postrider::queue::Queue;
+use postrider::queue::sqlite::Mode;
+
 use super::shop::{Shop, answer_once, interrupt, request, told, without_word_after};
 
 #[test]
@@ -40,6 +45,24 @@ fn queue_shows_what_the_worker_says() {
 
     account shop: stands by, 0 calls in flight
     ");
+}
+
+/// Its address is taken too, and that is not what is wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_worker_is_told_of_the_file() {
+    let shop = Shop::new();
+    let first = shop.queue(Mode::Worker).await;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let mut second = shop.command(&["worker", "--listen", &address]);
+    second.env("POSTRIDER_ACCOUNTS__DEFAULT__TOKEN", "pat-na1-test");
+    insta::assert_snapshot!(told(second), @"
+    exit 69
+    --- stderr
+    error: postrider.db is in use by another worker
+    hint: stop the other worker, or move to RabbitMQ, where workers stand by
+    ");
+    first.close().await;
 }
 
 #[test]
