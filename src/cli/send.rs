@@ -63,6 +63,9 @@ pub(super) async fn run(config: &Config, args: Args, output: &mut Output) -> Res
     let entries = if let Some(path) = &file {
         let mut input = open(path)?;
         let metadata = input.metadata().map_err(|error| unreadable(path, &error))?;
+        if metadata.is_dir() {
+            return Err(unreadable(path, &io::ErrorKind::IsADirectory.into()));
+        }
         let mut length = None;
         if metadata.is_file() {
             length = Some(check_all(path, input, &defaults, output)?);

@@ -12,6 +12,8 @@ use crate::story::Story;
 
 /// How much of one line, or of one object, is read: the largest body and the end of its line.
 const LINE_BYTES_MAX: u64 = BODY_BYTES_MAX as u64 + 2;
+/// What some editors and spreadsheets put before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What is taken where a request does not say.
 #[derive(Clone, Debug)]
@@ -84,6 +86,9 @@ impl<R: BufRead> Requests<R> {
             return Ok(None);
         }
         self.lines += 1;
+        if self.lines == 1 && text.starts_with(BYTE_ORDER_MARK) {
+            text.drain(..BYTE_ORDER_MARK.len());
+        }
         let whole = text.ends_with(b"\n") || (read as u64) < LINE_BYTES_MAX;
         if !whole {
             self.reader.skip_until(b'\n')?;
@@ -184,6 +189,15 @@ mod tests {
     fn one_object_may_go_over_many_lines() {
         let pretty = request("a").replace(", ", ",\n  ");
         assert_eq!(read(&format!("\n{pretty}\n")), [(2, "a".into())]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over() {
+        let lines = format!("\u{feff}{}\n{}\n", request("a"), request("b"));
+        assert_eq!(read(&lines), [(1, "a".into()), (2, "b".into())]);
+        let pretty = request("a").replace(", ", ",\n  ");
+        assert_eq!(read(&format!("\u{feff}{pretty}\n")), [(1, "a".into())]);
+        assert_eq!(read("\u{feff}"), []);
     }
 
     #[test]

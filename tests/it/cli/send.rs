@@ -83,6 +83,12 @@ fn a_file_with_a_bad_line_is_not_published_at_all() {
     error: nowhere.jsonl cannot be read: No such file or directory (os error 2)
     hint: name a readable file, or `-` for standard input
     ");
+    insta::assert_snapshot!(shop.run(&["send", "."]), @"
+    exit 65
+    --- stderr
+    error: . cannot be read: is a directory
+    hint: name a readable file, or `-` for standard input
+    ");
 }
 
 #[test]
