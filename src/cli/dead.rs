@@ -74,6 +74,15 @@ enum Deed {
     Discard,
 }
 
+/// What a sweep came upon.
+struct Swept {
+    /// How many letters were selected.
+    count: u64,
+    tally: Tally,
+    /// The ids that were named and that no letter has.
+    unknown: Vec<String>,
+}
+
 pub(super) async fn run(
     config: &Config,
     command: Command,
@@ -160,16 +169,19 @@ async fn act(
 ) -> Result<(), Failure> {
     selection.check(deed.word())?;
     if selection.dry_run {
-        let count = sweep(queue, standing, selection, Some(output), |_| Fate::Keep)
-            .await?
-            .0;
+        let Swept { count, unknown, .. } =
+            sweep(queue, standing, selection, Some(output), |_| Fate::Keep).await?;
         talk(format_args!("{count} would be {}", deed.past()));
-        return Ok(());
+        return all_known(&unknown);
     }
     if !selection.yes && (deed == Deed::Discard || !selection.is_one()) {
-        let (count, _) = sweep(queue, standing, selection, None, |_| Fate::Keep).await?;
+        let Swept { count, unknown, .. } =
+            sweep(queue, standing, selection, None, |_| Fate::Keep).await?;
         if count == 0 {
-            return nothing(selection, deed);
+            return nothing(deed, &unknown);
+        }
+        for id in &unknown {
+            talk(format_args!("there is no dead letter {id}"));
         }
         let question = format!("{} {}?", deed.capital(), counted(count, "dead letter"));
         if !confirm(&question)? {
@@ -179,7 +191,11 @@ async fn act(
     }
     let mut renamed = Vec::new();
     let mut refused: u64 = 0;
-    let (count, tally) = sweep(queue, standing, selection, None, |letter| match deed {
+    let Swept {
+        count,
+        tally,
+        unknown,
+    } = sweep(queue, standing, selection, None, |letter| match deed {
         Deed::Discard => Fate::Discard,
         Deed::Replay => {
             if is_refused(letter) {
@@ -191,7 +207,7 @@ async fn act(
     })
     .await?;
     if count == 0 {
-        return nothing(selection, deed);
+        return nothing(deed, &unknown);
     }
     if output.json {
         output.object(&tally)?;
@@ -207,7 +223,7 @@ async fn act(
              one, such as {example}"
         ));
     }
-    Ok(())
+    all_known(&unknown)
 }
 
 /// How many dead letters there are, selected or not: the length of a progress bar.
@@ -225,13 +241,15 @@ async fn sweep(
     selection: &Selection,
     mut rows: Option<&mut Output>,
     mut choose: impl FnMut(&DeadLetter) -> Fate + Send,
-) -> Result<(u64, Tally), Failure> {
+) -> Result<Swept, Failure> {
     let now = Clock::system().now();
     let bar = progress(standing, "dead letters");
     let mut count = 0;
+    let mut unknown = selection.ids.clone();
     let mut written = Ok(());
     let swept = queue.sweep(|letter| {
         bar.inc(1);
+        unknown.retain(|id| id != show::key(letter));
         if !selection.takes(letter, now) {
             return ControlFlow::Continue(Fate::Keep);
         }
@@ -250,15 +268,25 @@ async fn sweep(
     });
     bar.finish_and_clear();
     written?;
-    Ok((count, tally?))
+    Ok(Swept {
+        count,
+        tally: tally?,
+        unknown,
+    })
 }
 
-fn nothing(selection: &Selection, deed: Deed) -> Result<(), Failure> {
-    if let [id] = selection.ids.as_slice() {
-        return Err(none_with(id));
-    }
+fn nothing(deed: Deed, unknown: &[String]) -> Result<(), Failure> {
+    all_known(unknown)?;
     talk(format_args!("no dead letter matches; 0 {}", deed.past()));
     Ok(())
+}
+
+fn all_known(unknown: &[String]) -> Result<(), Failure> {
+    if unknown.is_empty() {
+        Ok(())
+    } else {
+        Err(none_with(&unknown.join(", ")))
+    }
 }
 
 fn none_with(id: &str) -> Failure {

@@ -180,3 +180,35 @@ fn discard_asks_also_for_one() {
     no dead letter matches; 0 discarded
     ");
 }
+
+#[test]
+fn an_unknown_id_is_named_whatever_is_asked() {
+    let shop = Shop::new();
+    shop.bury(&[("order-1", DeadReason::Rejected)]);
+    for deed in ["replay", "discard"] {
+        let told = shop.run(&["dead", deed, "order-1", "nope", "--dry-run"]);
+        assert!(told.starts_with("exit 65\n"), "{told}");
+        assert!(told.contains("no dead letter nope\n"), "{told}");
+    }
+    insta::assert_snapshot!(shop.run(&["dead", "replay", "order-1", "nope"]), @"
+    exit 64
+    --- stderr
+    there is no dead letter nope
+    error: nobody is there to answer: Replay 1 dead letter?
+    hint: add --yes to say yes beforehand, or --dry-run to look first
+    ");
+    assert_eq!(shop.depth("dead"), 1);
+    insta::assert_snapshot!(shop.run(&["dead", "replay", "order-1", "nope", "--yes"]), @"
+    exit 65
+    --- stderr
+    1 replayed
+    error: there is no dead letter nope
+    hint: `postrider dead list` prints the ids of those that stand
+    ");
+    insta::assert_snapshot!(shop.run(&["dead", "discard", "nope", "nor-this"]), @"
+    exit 65
+    --- stderr
+    error: there is no dead letter nope, nor-this
+    hint: `postrider dead list` prints the ids of those that stand
+    ");
+}
