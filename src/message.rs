@@ -188,11 +188,11 @@ impl Malformed {
         match error.classify() {
             Category::Data => {
                 let told = hint::without_values(&error.to_string());
+                let schema = "`postrider schema` prints what a request may hold";
+                let rule = || body::rule(&told).unwrap_or(schema).to_owned();
                 Self {
                     id: None,
-                    hint: hint::nearest_field(&told).or_else(|| {
-                        Some("`postrider schema` prints what a request may hold".into())
-                    }),
+                    hint: Some(hint::nearest_field(&told).unwrap_or_else(rule)),
                     problem: format!("the body is no request: {told}"),
                 }
             }

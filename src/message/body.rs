@@ -14,6 +14,8 @@ use super::{Malformed, Priority};
 
 /// The longest `dispatch.producer`, in characters.
 const PRODUCER_CHARS_MAX: usize = 100;
+/// What is wrong with a time, in the place of its parser's long words.
+const NO_TIME: &str = "dispatch.sendAt or dispatch.expiresAt is no time";
 
 /// HubSpot's Single Send body, with one field of Postrider's own: `dispatch`.
 #[derive(Deserialize, JsonSchema)]
@@ -72,10 +74,10 @@ pub(super) struct Dispatch {
     #[schemars(with = "Option<Priority>")]
     pub(super) priority: Option<String>,
     /// Not before this time (RFC 3339, with an offset).
-    #[serde(default)]
+    #[serde(default, deserialize_with = "time")]
     pub(super) send_at: Option<Timestamp>,
     /// Not after this time: then it is a dead letter, reason `expired`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "time")]
     pub(super) expires_at: Option<Timestamp>,
     /// Who published it: for people who read dead letters.
     #[serde(default)]
@@ -91,6 +93,23 @@ pub fn schema() -> serde_json::Value {
         map.insert("title".into(), "A Postrider request".into());
     }
     schema
+}
+
+/// The rule that a value broke, told by the parser's words: of the fields that people get wrong
+/// most often.
+pub(super) fn rule(problem: &str) -> Option<&'static str> {
+    // There is no other number.
+    if problem.contains("expected i64") {
+        Some("emailId is a whole number without quotes, such as 4126643121")
+    } else if problem.contains(NO_TIME) {
+        Some("write RFC 3339 with an offset, in quotes: \"2026-12-01T10:00:00Z\"")
+    } else {
+        None
+    }
+}
+
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    Option::deserialize(deserializer).map_err(|_| D::Error::custom(NO_TIME))
 }
 
 impl Dispatch {
