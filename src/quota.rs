@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use crate::config::WindowConfig;
 
 /// How much closer together than they left two calls may arrive.
-pub const ARRIVAL_SPREAD: Duration = Duration::from_millis(50);
+pub const ARRIVAL_SPREAD: Duration = Duration::from_millis(75);
 /// The share of a limit that may go out at once: one in fifty. What the burst takes, the steady
 /// rate cannot have.
 const BURST_SHARE: u32 = 50;
@@ -140,8 +140,9 @@ impl Window {
         let pace = Gcra::direct_with_clock(quota, clock.clone());
         let predecessor = (start == Start::Spent).then(|| {
             while pace.check().is_ok() {}
-            // It may have been a burst ahead of the even spread that is assumed of it.
-            Instant::now() + period * (burst + 1)
+            // It may have been a burst ahead of the even spread that is assumed of it, and its last
+            // calls may still be on their way, as the first of ours may overtake theirs.
+            Instant::now() + period * (burst + 1) + 2 * ARRIVAL_SPREAD
         });
         Some(Self {
             config,

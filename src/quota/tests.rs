@@ -79,7 +79,9 @@ proptest! {
             .into_iter()
             .chain(second.into_iter().map(|at| at + end))
             .collect();
-        prop_assert!(worst(&both, config.window) <= limit as usize, "{}", worst(&both, config.window));
+        // Also when calls arrive closer together than they left.
+        let most = worst(&both, config.window + ARRIVAL_SPREAD);
+        prop_assert!(most <= limit as usize, "{most}");
     }
 }
 
@@ -90,7 +92,7 @@ fn a_backlog_uses_nearly_all_of_the_window() {
         let calls = greedy(config, Start::Empty, &[0], config.window * 10);
         let share = f64::from(u32::try_from(calls.len()).unwrap()) / (f64::from(limit) * 10.0);
         assert!(
-            (0.94..=1.0).contains(&share),
+            (0.92..=1.0).contains(&share),
             "{limit} in {millis} ms: {share}"
         );
     }
