@@ -7,7 +7,6 @@ mod body;
 
 use std::fmt;
 
-use bytes::Bytes;
 use email_address::{EmailAddress, Options};
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -484,14 +483,4 @@ impl fmt::Display for Priority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
-}
-
-/// A body and what stands beside it: what a producer hands to a queue.
-#[derive(Clone, Debug)]
-pub struct Parcel {
-    pub body: Bytes,
-    pub message_id: Option<String>,
-    pub account: AccountName,
-    pub priority: Priority,
-    pub story: crate::story::Story,
 }

@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::message::{AccountName, Parcel, Priority};
+use crate::message::{AccountName, Priority};
 use crate::outcome::Disposition;
 use crate::story::Story;
 
@@ -55,6 +55,16 @@ pub struct Delivery {
     pub redelivered: bool,
     /// The backend's own handle.
     pub(crate) tag: Tag,
+}
+
+/// A body and what stands beside it: what a producer hands to a queue.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    pub body: Bytes,
+    pub message_id: Option<String>,
+    pub account: AccountName,
+    pub priority: Priority,
+    pub story: Story,
 }
 
 /// Names a delivery to its backend: which intake handed it out, and under which number.

@@ -32,7 +32,7 @@ const CRATES: &[(&str, &[&str])] = &[
 const ROOMS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("hint", &[]),
-    ("message", &["hint", "story"]),
+    ("message", &["hint"]),
     ("story", &["clock", "message", "outcome"]),
     ("outcome", &["message", "story"]),
     ("retry", &["clock", "config", "outcome", "story", "message"]),

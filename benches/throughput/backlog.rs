@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use postrider::clock::Clock;
-use postrider::message::{AccountName, Parcel, Priority};
+use postrider::message::{AccountName, Priority};
+use postrider::queue::Parcel;
 use postrider::queue::Queue;
 use postrider::queue::amqp::{AmqpOptions, AmqpQueue};
 use postrider::queue::sqlite::{Mode, SqliteQueue};

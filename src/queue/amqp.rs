@@ -51,8 +51,9 @@ use self::session::{Held, Session, Sessions};
 use self::topology::Topology;
 use super::{Announcement, Delivery, Depth, Lane, Lease, Queue, QueueError};
 use crate::clock::{self, Clock};
-use crate::message::{AccountName, Parcel};
+use crate::message::AccountName;
 use crate::outcome::Disposition;
+use crate::queue::Parcel;
 use crate::story::Story;
 
 /// How long a publish waits for a connection before it fails.

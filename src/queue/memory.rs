@@ -20,8 +20,9 @@ use super::{
     Validity,
 };
 use crate::clock::{self, Clock};
-use crate::message::{AccountName, Parcel};
+use crate::message::AccountName;
 use crate::outcome::Disposition;
+use crate::queue::Parcel;
 
 /// A handle; clones share one queue.
 #[derive(Clone, Debug)]

@@ -40,8 +40,9 @@ use super::{
     DeadLetter, DeadLetters, Delivery, Depth, Fate, Lane, Lease, Queue, QueueError, Tally,
 };
 use crate::clock::{self, Clock};
-use crate::message::{AccountName, Parcel};
+use crate::message::AccountName;
 use crate::outcome::Disposition;
+use crate::queue::Parcel;
 
 /// How often the worker looks whether another process has changed the file.
 const LOOK_EVERY: Duration = Duration::from_millis(25);

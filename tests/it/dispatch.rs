@@ -12,9 +12,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use postrider::config::{QuotaConfig, WindowConfig};
 use postrider::dispatch::Settings;
-use postrider::message::{Parcel, Priority};
+use postrider::message::Priority;
 use postrider::outcome::{DeadReason, Failure, FailureClass, LookUp, Outcome, Scope, Words};
 use postrider::provider::{PROBE_CALLS, Portal, Probe};
+use postrider::queue::Parcel;
 use postrider::queue::{DeadLetters, Fate, Kind, Queue, QueueError, Validity};
 use tokio::time::Instant;
 

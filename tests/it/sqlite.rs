@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use postrider::clock::Clock;
-use postrider::message::{AccountName, Parcel, Priority};
+use postrider::message::{AccountName, Priority};
 use postrider::outcome::Disposition;
+use postrider::queue::Parcel;
 use postrider::queue::sqlite::{Mode, SqliteQueue};
 use postrider::queue::{DeadLetters, Fate, Intake, Lane, Queue, QueueError};
 use postrider::story::Story;

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::clock::after;
-use crate::message::{AccountName, Parcel, Priority};
+use crate::message::{AccountName, Priority};
+use crate::queue::Parcel;
 use crate::story::Story;
 
 /// Requests that nothing happens to.

@@ -5,9 +5,8 @@ use std::io::{self, BufRead, Read};
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
-use crate::message::{
-    AccountName, BODY_BYTES_MAX, Malformed, MessageId, Parcel, Priority, SendRequest,
-};
+use crate::message::{AccountName, BODY_BYTES_MAX, Malformed, MessageId, Priority, SendRequest};
+use crate::queue::Parcel;
 use crate::story::Story;
 
 /// How much of one line, or of one object, is read: the largest body and the end of its line.

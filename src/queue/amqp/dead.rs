@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use super::channel::ANSWER_TIMEOUT;
 use super::link::Connections;
 use super::{AmqpQueue, DEFAULT_EXCHANGE, LINK_WAIT, channel, error, properties};
-use crate::message::Parcel;
+use crate::queue::Parcel;
 use crate::queue::{DeadLetter, DeadLetters, Fate, QueueError, Tally};
 
 /// Letters in one consumer's window: what bounds memory.

@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::super::{DeadLetter, Delivery, Depth, Lane, QueueError, Tag, Validity};
-use crate::message::{AccountName, Parcel, Priority};
+use crate::message::{AccountName, Priority};
 use crate::outcome::Disposition;
+use crate::queue::Parcel;
 use crate::story::Story;
 
 /// Each message stands in exactly one of the four maps.

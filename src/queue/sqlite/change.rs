@@ -5,8 +5,9 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::super::{Lane, QueueError};
 use super::store::rank;
-use crate::message::{AccountName, Parcel, Priority};
+use crate::message::{AccountName, Priority};
 use crate::outcome::Disposition;
+use crate::queue::Parcel;
 use crate::story::Story;
 
 /// As much as the longest stories take: an attempt has some hundred bytes, and twenty are kept.

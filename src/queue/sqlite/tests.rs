@@ -14,9 +14,10 @@ use super::store::Store;
 use super::writer::Writer;
 use super::{Lane, QueueError};
 use crate::clock::Clock;
-use crate::message::{AccountName, BODY_BYTES_MAX, Parcel, Priority};
+use crate::message::{AccountName, BODY_BYTES_MAX, Priority};
 use crate::outcome::Disposition;
 use crate::queue::Intake;
+use crate::queue::Parcel;
 use crate::story::{Attempt, Story};
 
 /// A queue in parts, so that a test can take the writer's connection into its hand.

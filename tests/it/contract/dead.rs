@@ -2,8 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use postrider::message::{Parcel, Priority};
+use postrider::message::Priority;
 use postrider::outcome::{DeadReason, Disposition};
+use postrider::queue::Parcel;
 use postrider::queue::{Fate, QueueError};
 
 use super::Backend;

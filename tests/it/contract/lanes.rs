@@ -1,7 +1,8 @@
 //! Into a lane, and out of it.
 
 use bytes::Bytes;
-use postrider::message::{AccountName, Parcel, Priority};
+use postrider::message::{AccountName, Priority};
+use postrider::queue::Parcel;
 use postrider::queue::{Lane, Queue, QueueError};
 
 use super::Backend;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use postrider::clock;
-use postrider::message::{AccountName, Parcel, Priority};
+use postrider::message::{AccountName, Priority};
 use postrider::outcome::{DeadReason, Disposition, Words};
+use postrider::queue::Parcel;
 use postrider::queue::{
     DeadLetter, DeadLetters, Delivery, Fate, Intake, Lane, Queue, QueueError, Tally,
 };

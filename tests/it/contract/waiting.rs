@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use postrider::clock;
-use postrider::message::{BODY_BYTES_MAX, Parcel, Priority};
+use postrider::message::{BODY_BYTES_MAX, Priority};
 use postrider::outcome::{Disposition, Words};
+use postrider::queue::Parcel;
 use postrider::queue::{Lane, Queue};
 use postrider::story::{ATTEMPTS_KEPT_MAX, Attempt, FollowUp, Story};
 

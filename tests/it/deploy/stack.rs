@@ -8,7 +8,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use postrider::clock::Clock;
-use postrider::message::{AccountName, Parcel, Priority};
+use postrider::message::{AccountName, Priority};
+use postrider::queue::Parcel;
 use postrider::queue::Queue;
 use postrider::queue::sqlite::{Mode, SqliteQueue};
 use postrider::sandbox::Options;

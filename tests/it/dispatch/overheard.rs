@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use postrider::message::{AccountName, Parcel};
+use postrider::message::AccountName;
 use postrider::outcome::Disposition;
+use postrider::queue::Parcel;
 use postrider::queue::memory::{MemoryIntake, MemoryQueue};
 use postrider::queue::{Announcement, Delivery, Depth, Lane, Lease, Queue, QueueError};
 

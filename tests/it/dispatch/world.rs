@@ -8,12 +8,13 @@ use bytes::Bytes;
 use postrider::clock::Clock;
 use postrider::config::{QuotaConfig, RetryConfig};
 use postrider::dispatch::{Account, Dispatcher, Parts, Settings};
-use postrider::message::{AccountName, Parcel, Priority, SendRequest};
+use postrider::message::{AccountName, Priority, SendRequest};
 use postrider::metrics::Metrics;
 use postrider::outcome::{
     Accepted, DeadReason, Failure, FailureClass, LookUp, Outcome, PauseReason, Scope, Words,
 };
 use postrider::provider::{Portal, Probe, Provider};
+use postrider::queue::Parcel;
 use postrider::queue::Queue;
 use postrider::queue::memory::MemoryQueue;
 use postrider::retry::RetryPolicy;
