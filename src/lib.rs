@@ -45,7 +45,9 @@
 //!                    └─> sandbox ──> message, outcome, clock
 //! ```
 //!
-//! # Invariants (held by `tests/tidy.rs`)
+//! # Invariants
+//!
+//! `tests/tidy.rs` and the lints hold the first two, and the arrows above; readers hold the others.
 //!
 //! 1. Only `queue/amqp*` names lapin, only `queue/sqlite*` rusqlite, only `provider/hubspot*` and
 //!    `cli` reqwest, only `metrics` prometheus, only `retry` backoff, only `quota` governor.
@@ -80,8 +82,9 @@
 //!
 //! At most one worker dispatches an account: it holds the account's lease, and the others stand
 //! by. So quota and pauses are local and exact, and no second store is needed. A worker that takes
-//! over assumes that its predecessor's burst is spent. A frozen owner does not know that it is one
-//! no more: every call is fenced by the time until which the lease is known to hold.
+//! over assumes that its predecessor has just spent a full window, evenly. A frozen owner does not
+//! know that it is one no more: every call is fenced by the time until which the lease is known to
+//! hold.
 //!
 //! # How a pause ends
 //!
