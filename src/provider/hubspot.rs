@@ -1,41 +1,34 @@
 //! HubSpot over HTTP: one call, one answer, one verdict.
 //!
 //! No retries, no redirects and no waiting here: `classify` says what an answer means, and
-//! `retry` what follows from it.
+//! `retry` what follows from it. What carries a call there and its answer back is a [`Transport`]:
+//! [`Http`], or in a simulation the model of HubSpot itself. All that lies behind it, from the body
+//! to the verdict, is the same.
 
 mod classify;
+mod http;
 mod probe;
 mod send_result;
 mod token;
 mod wire;
 
 use std::fmt;
-use std::time::Duration;
+use std::future::Future;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, RequestBuilder, redirect, retry};
 use tokio::time::Instant;
 use url::Url;
 
-use self::classify::{Heard, Silence};
+pub use self::classify::{Heard, Silence};
+pub use self::http::Http;
 use self::token::{Token, TokenFile, Tokens};
-use self::wire::Answer;
+pub use self::wire::{Answer, Call};
 use crate::clock::Clock;
 use crate::config::{AccountConfig, Api, ApiVersion, TokenSource};
-use crate::crypto::init_crypto;
 use crate::message::{AccountName, SendRequest};
 use crate::outcome::{LookUp, Outcome};
 use crate::provider::{Probe, Provider};
 
-/// How much of an answer is read; HubSpot's have less than 2 KiB. The rest is cut off.
-const BODY_BYTES_MAX: usize = 64 * 1024;
-/// The most that a connection may take to stand. Shorter than a call's time-out, because a
-/// connection that never stood is certain not to have mailed.
-const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(10);
-/// How long an idle connection is kept: short, since a request on a connection that the other
-/// side just closed is one of which nobody knows whether it arrived.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a status id may hold unescaped in a path.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -43,11 +36,16 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'~');
 
+/// Carries a call to HubSpot and brings back what was heard: an answer, or none.
+pub trait Transport: Send + Sync + 'static {
+    fn carry(&self, call: Call) -> impl Future<Output = Heard> + Send;
+}
+
 /// One account at HubSpot.
-pub struct HubSpot {
+pub struct HubSpot<T = Http> {
     account: AccountName,
     api: Api,
-    client: Client,
+    transport: T,
     tokens: Tokens,
     urls: Urls,
     clock: Clock,
@@ -107,7 +105,6 @@ impl HubSpot {
         config: &AccountConfig,
         clock: Clock,
     ) -> Result<Self, HubSpotError> {
-        init_crypto();
         let base = &config.base_url;
         let web = matches!(base.scheme(), "http" | "https") && base.has_host();
         // A user in the address would add a second `Authorization` to the bearer's.
@@ -116,13 +113,29 @@ impl HubSpot {
                 account: account.clone(),
             });
         }
+        let transport = Http::new(config).map_err(|why| HubSpotError::NoClient {
+            account: account.clone(),
+            why,
+        })?;
+        Self::over(transport, account, config, clock)
+    }
+}
+
+impl<T: Transport> HubSpot<T> {
+    /// The same account over another transport.
+    ///
+    /// # Errors
+    /// [`HubSpotError`] when the configuration holds no usable token.
+    pub fn over(
+        transport: T,
+        account: &AccountName,
+        config: &AccountConfig,
+        clock: Clock,
+    ) -> Result<Self, HubSpotError> {
         Ok(Self {
             account: account.clone(),
             api: config.api,
-            client: client(config).map_err(|error| HubSpotError::NoClient {
-                account: account.clone(),
-                why: innermost(&error),
-            })?,
+            transport,
             tokens: tokens(account, &config.token)?,
             urls: Urls::new(config),
             clock,
@@ -130,9 +143,9 @@ impl HubSpot {
     }
 
     /// Makes one call and reads its answer.
-    async fn call(&self, operation: &'static str, request: RequestBuilder, token: Token) -> Heard {
+    async fn call(&self, operation: &'static str, call: Call) -> Heard {
         let begun = Instant::now();
-        let heard = listen(request.header(AUTHORIZATION, token.header()), &token).await;
+        let heard = self.transport.carry(call).await;
         let words = heard.as_ref().ok().map(Answer::words).unwrap_or_default();
         // Never the words themselves: HubSpot's messages may hold an address.
         tracing::debug!(
@@ -147,42 +160,34 @@ impl HubSpot {
     }
 
     async fn details(&self) -> Heard {
-        let request = self.client.get(self.urls.details.clone());
-        self.call("details", request, self.tokens.current().await)
-            .await
+        let call = Call::get(&self.urls.details, self.tokens.current().await);
+        self.call("details", call).await
     }
 
     async fn token_info(&self) -> Heard {
         let token = self.tokens.current().await;
-        let request = self
-            .client
-            .post(self.urls.token_info.clone())
-            .json(&serde_json::json!({"tokenKey": token.expose()}));
-        self.call("token_info", request, token).await
+        let body = serde_json::json!({"tokenKey": token.expose()}).to_string();
+        let call = Call::post(&self.urls.token_info, body.into_bytes(), token);
+        self.call("token_info", call).await
     }
 }
 
-impl Provider for HubSpot {
+impl<T: Transport> Provider for HubSpot<T> {
     async fn send(&self, request: &SendRequest, send_id: &str) -> Outcome {
         #[expect(
             clippy::expect_used,
             reason = "strings, numbers and JSON that was read as JSON can be written as JSON"
         )]
         let body = wire::send_body(request, send_id).expect("a request is JSON");
-        let call = self
-            .client
-            .post(self.urls.send.clone())
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .body(body);
-        let heard = self.call("send", call, self.tokens.current().await).await;
+        let call = Call::post(&self.urls.send, body, self.tokens.current().await);
+        let heard = self.call("send", call).await;
         classify::send(&heard, self.clock.now())
     }
 
     async fn look_up(&self, status_id: &str) -> LookUp {
-        let call = self.client.get(self.urls.status(status_id));
-        let heard = self
-            .call("look_up", call, self.tokens.current().await)
-            .await;
+        let url = self.urls.status(status_id);
+        let call = Call::get(&url, self.tokens.current().await);
+        let heard = self.call("look_up", call).await;
         classify::look_up(&heard, self.clock.now())
     }
 
@@ -192,71 +197,13 @@ impl Provider for HubSpot {
     }
 }
 
-impl fmt::Debug for HubSpot {
+impl<T> fmt::Debug for HubSpot<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HubSpot")
             .field("account", &self.account)
             .field("api", &self.api)
             .finish_non_exhaustive()
     }
-}
-
-// === the call ===
-
-fn client(config: &AccountConfig) -> reqwest::Result<Client> {
-    let mut client = Client::builder()
-        .user_agent(concat!("postrider/", env!("CARGO_PKG_VERSION")))
-        .redirect(redirect::Policy::none())
-        .retry(retry::never())
-        .timeout(config.timeout)
-        .connect_timeout(CONNECT_TIMEOUT_MAX.min(config.timeout / 2))
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(usize::from(config.concurrency));
-    if config.base_url.scheme() == "http" {
-        // A sandbox: no certificate is ever checked, so a machine without any will do.
-        client = client.tls_certs_only([]);
-    }
-    client.build()
-}
-
-async fn listen(request: RequestBuilder, token: &Token) -> Heard {
-    let mut response = request.send().await.map_err(silence)?;
-    let mut body = Vec::new();
-    // A body that breaks off keeps what came of it: the status, which decides, is known by then.
-    while let Ok(Some(chunk)) = response.chunk().await {
-        let room = BODY_BYTES_MAX.saturating_sub(body.len());
-        body.extend(chunk.iter().take(room));
-        if body.len() == BODY_BYTES_MAX {
-            break;
-        }
-    }
-    Ok(Answer {
-        status: response.status().as_u16(),
-        headers: std::mem::take(response.headers_mut()),
-        body: token.hidden_in(&String::from_utf8_lossy(&body)),
-    })
-}
-
-/// reqwest tells for certain only when no connection was made. Everything else may have arrived.
-fn silence(error: reqwest::Error) -> Silence {
-    let error = error.without_url();
-    if error.is_connect() || error.is_builder() {
-        Silence::NotReached(innermost(&error))
-    } else if error.is_timeout() {
-        Silence::NotAnswered("time-out".into())
-    } else {
-        Silence::NotAnswered(innermost(&error))
-    }
-}
-
-/// The cause at the bottom, such as `Connection refused`; the layers above it only repeat the
-/// address.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 fn tokens(account: &AccountName, source: &TokenSource) -> Result<Tokens, HubSpotError> {

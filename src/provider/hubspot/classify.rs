@@ -27,11 +27,11 @@ const ONE_SECOND: Duration = Duration::from_secs(1);
 const SCOPES_TOLD_MAX: usize = 8;
 
 /// What came back of a call.
-pub(super) type Heard = Result<Answer, Silence>;
+pub type Heard = Result<Answer, Silence>;
 
 /// No answer came.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Silence {
+pub enum Silence {
     /// No connection was made, so nothing was asked.
     NotReached(String),
     /// The request may have arrived.

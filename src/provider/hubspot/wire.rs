@@ -4,12 +4,14 @@
 //! are plain text. So an answer is read field by field: one that is missing or of a wrong type is
 //! passed over, and never spoils the rest.
 
-use reqwest::header::HeaderMap;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use url::Url;
 
+use super::token::Token;
 use crate::message::SendRequest;
 use crate::outcome::Words;
 
@@ -19,6 +21,52 @@ const WORD_CHARS_MAX: usize = 500;
 const STATUS_ID_BYTES_MAX: usize = 512;
 
 // === out ===
+
+/// One call: POST when it has a body, which is JSON, and else GET.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub(super) url: Url,
+    pub(super) body: Option<Vec<u8>>,
+    pub(super) token: Token,
+}
+
+impl Call {
+    pub(super) fn get(url: &Url, token: Token) -> Self {
+        Self {
+            url: url.clone(),
+            body: None,
+            token,
+        }
+    }
+
+    pub(super) fn post(url: &Url, body: Vec<u8>, token: Token) -> Self {
+        Self {
+            body: Some(body),
+            ..Self::get(url, token)
+        }
+    }
+
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        if self.body.is_some() { "POST" } else { "GET" }
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.url.path()
+    }
+
+    /// The value of `Authorization`: a secret.
+    #[must_use]
+    pub fn authorization(&self) -> String {
+        format!("Bearer {}", self.token.expose())
+    }
+
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        self.body.as_deref().unwrap_or_default()
+    }
+}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -75,13 +123,27 @@ impl Serialize for Properties<'_> {
 
 /// One HTTP answer, its body cut to a bound.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Answer {
+pub struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: String,
 }
 
 impl Answer {
+    /// An answer that came by another way than HTTP. A header that HTTP could not carry is left out.
+    #[must_use]
+    pub fn new(status: u16, headers: &[(&'static str, String)], body: &[u8]) -> Self {
+        let headers = headers.iter().filter_map(|(name, value)| {
+            let value = HeaderValue::from_str(value).ok()?;
+            Some((HeaderName::from_static(name), value))
+        });
+        Self {
+            status,
+            headers: headers.collect(),
+            body: String::from_utf8_lossy(body).into_owned(),
+        }
+    }
+
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
