@@ -150,7 +150,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     }
 
     /// One term of ownership.
-    async fn own(self: &Arc<Self>, mut lease: Lease, stop: &CancellationToken) {
+    async fn own(self: &Arc<Self>, lease: Lease, stop: &CancellationToken) {
         let start = if lease.fresh {
             Start::Empty
         } else {

@@ -279,6 +279,15 @@ impl MessageId {
         Self(uuid::Uuid::now_v7().to_string())
     }
 
+    /// The same, at this time and by this chance.
+    #[must_use]
+    pub fn mint_at(now: Timestamp, rng: &mut fastrand::Rng) -> Self {
+        let millis = u64::try_from(now.as_millisecond()).unwrap_or_default();
+        let [chance @ .., _, _, _, _, _, _] = rng.u128(..).to_be_bytes();
+        let id = uuid::Builder::from_unix_timestamp_millis(millis, &chance).into_uuid();
+        Self(id.to_string())
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 use tokio::time::Instant;
 
 use crate::outcome::{PauseReason, Words};
@@ -72,20 +73,12 @@ pub enum Gate {
 }
 
 /// All pauses of one account. Cheap to clone; everybody sees the same ones.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Pauses {
     active: Arc<Mutex<Vec<Pause>>>,
-    /// Counts changes, for those who wait for one.
-    changes: Arc<watch::Sender<u64>>,
-}
-
-impl Default for Pauses {
-    fn default() -> Self {
-        Self {
-            active: Arc::default(),
-            changes: Arc::new(watch::Sender::new(0)),
-        }
-    }
+    /// Wakes those who wait for a change, in the order in which they came. A `watch` would wake
+    /// them in an order of its own, and no simulation would repeat.
+    changes: Arc<Notify>,
 }
 
 impl Pauses {
@@ -277,14 +270,13 @@ impl Pauses {
         self.lock().clone()
     }
 
-    /// Something that resolves at the next change.
-    #[must_use]
-    pub fn watch(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+    /// Resolves at the next change after this call.
+    pub fn change(&self) -> OwnedNotified {
+        Arc::clone(&self.changes).notified_owned()
     }
 
     fn changed(&self) {
-        self.changes.send_modify(|count| *count += 1);
+        self.changes.notify_waiters();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Pause>> {

@@ -10,6 +10,7 @@
 
 pub mod amqp;
 mod announcement;
+mod lease;
 pub mod memory;
 pub mod sqlite;
 
@@ -18,14 +19,13 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::watch;
-use tokio::time::Instant;
 
 use crate::message::{AccountName, Priority};
 use crate::outcome::Disposition;
 use crate::story::Story;
 
 pub use announcement::{Announcement, Kind};
+pub use lease::{Grant, Lease, Validity};
 
 /// What a worker receives from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -182,24 +182,6 @@ pub struct DeadLetter {
     pub story: Story,
 }
 
-/// The right to dispatch an account: held, with an end, or lost.
-#[derive(Clone, Debug)]
-pub struct Lease {
-    validity: watch::Receiver<Validity>,
-    /// Nobody held it before us that we know of, so no window can be half spent.
-    pub fresh: bool,
-}
-
-/// Until when a lease holds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Validity {
-    /// Until the holder lets it go.
-    Held,
-    /// Until then, unless it is renewed: a frozen owner must not send past it.
-    Until(Instant),
-    Lost,
-}
-
 /// How many messages stand in one queue.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Depth {
@@ -270,55 +252,6 @@ impl QueueError {
                 "check that queue.url names the right file; restore it from a backup"
             }
             Self::Newer { .. } => "run the newer Postrider; the file was not touched",
-        }
-    }
-}
-
-// === impl Lease ===
-
-impl Lease {
-    #[must_use]
-    pub fn new(validity: watch::Receiver<Validity>, fresh: bool) -> Self {
-        Self { validity, fresh }
-    }
-
-    /// A lease that nobody can take away.
-    #[must_use]
-    pub fn forever(fresh: bool) -> Self {
-        let (held, validity) = watch::channel(Validity::Held);
-        // A closed channel keeps its last value.
-        drop(held);
-        Self { validity, fresh }
-    }
-
-    /// Whether a call may go out at `now`.
-    #[must_use]
-    pub fn holds(&self, now: Instant) -> bool {
-        match *self.validity.borrow() {
-            Validity::Held => true,
-            Validity::Until(end) => now < end,
-            Validity::Lost => false,
-        }
-    }
-
-    /// Returns when a call may go out: at once, or when the lease is renewed.
-    pub async fn held(&mut self) {
-        while !self.holds(Instant::now()) {
-            if self.validity.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
-    /// Returns when the lease is lost; never, when it cannot be.
-    pub async fn lost(&mut self) {
-        loop {
-            if *self.validity.borrow_and_update() == Validity::Lost {
-                return;
-            }
-            if self.validity.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
         }
     }
 }

@@ -42,7 +42,8 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let request = match SendRequest::parse(&delivery.body, delivery.message_id.as_deref()) {
             Ok(request) => request,
             Err(malformed) => {
-                let key = malformed.id.unwrap_or_else(MessageId::mint).to_string();
+                let mint = || MessageId::mint_at(now, &mut self.rng());
+                let key = malformed.id.unwrap_or_else(mint).to_string();
                 let context = self.context(now, key.clone(), None, Lane::Sends);
                 let told = (malformed.problem, malformed.hint.unwrap_or_default());
                 let disposition = dead(

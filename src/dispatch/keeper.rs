@@ -36,13 +36,13 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let work = async {
             self.probe(api).await;
             loop {
-                let mut changes = self.account.pauses.watch();
+                let change = self.account.pauses.change();
                 let next = self.account.pauses.next_probe();
                 tokio::select! {
                     biased;
                     () = self.suspicion.notified() => self.probe(api).await,
                     () = sleep_until(next) => self.probe(api).await,
-                    _ = changes.changed() => {}
+                    () = change => {}
                 }
             }
         };

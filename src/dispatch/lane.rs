@@ -44,7 +44,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     pub(super) async fn lane(
         self: &Arc<Self>,
         lane: Lane,
-        mut lease: Lease,
+        lease: Lease,
         limiter: &Arc<RateLimiter>,
         term: &CancellationToken,
         calls: &TaskTracker,
@@ -118,10 +118,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             let Some(intake) = turn.intake.as_mut() else {
                 continue;
             };
-            let mut changes = self.account.pauses.watch();
+            let change = self.account.pauses.change();
             tokio::select! {
                 biased;
-                _ = changes.changed() => {}
+                () = change => {}
                 delivery = intake.receive() => return delivery,
             }
         }
@@ -131,7 +131,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     async fn pass_gate(&self, turn: &mut Turn<'_, Q>) {
         let shut_since = Instant::now();
         loop {
-            let mut changes = self.account.pauses.watch();
+            let change = self.account.pauses.change();
             let until = match self.account.pauses.gate(turn.lane) {
                 Gate::Open | Gate::Trial => return,
                 Gate::Shut { until } => until,
@@ -144,7 +144,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             let wake = until.into_iter().chain(hold_end).min();
             tokio::select! {
                 biased;
-                _ = changes.changed() => {}
+                () = change => {}
                 () = sleep_until(wake) => {}
             }
         }

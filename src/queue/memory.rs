@@ -1,42 +1,75 @@
 //! The model queue: simulation and tests.
 //!
 //! It keeps the whole contract and nothing outlives the process. Every order is that of a
-//! `BTreeMap`, time is the [`Clock`] it was given, and there are no threads: a seeded run on tokio's
-//! paused clock is the same each time. It is our belief about RabbitMQ; what the contract suite
-//! teaches about the real one goes back into this file.
+//! `BTreeMap`, time is the [`Clock`] it was given, those who wait are woken in the order in which
+//! they came, and there are no threads: a seeded run on tokio's paused clock is the same each time.
+//! It is our belief about RabbitMQ; what the contract suite teaches about the real one goes back
+//! into this file.
+//!
+//! A broker has as many connections as are made with [`MemoryQueue::connect`], one for each
+//! process, and each of them can be lost, silenced, or broken in the middle of a settle.
 
+mod line;
 mod state;
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 pub use self::state::Message;
-use self::state::State;
+use self::state::{Consumer, State};
 use super::{
     DeadLetter, DeadLetters, Delivery, Depth, Fate, Intake, Lane, Lease, Queue, QueueError, Tally,
     Validity,
 };
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 use crate::message::AccountName;
 use crate::outcome::Disposition;
 use crate::queue::Parcel;
 
-/// A handle; clones share one queue.
+/// One process's connection; clones share it.
 #[derive(Clone, Debug)]
 pub struct MemoryQueue {
-    shared: Arc<Shared>,
+    broker: Arc<Broker>,
+    connection: Arc<Connection>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    clock: Clock,
+struct Broker {
     prefix: String,
     state: Mutex<State>,
-    /// Moves whenever something may have become ready.
-    changed: watch::Sender<u64>,
+    /// Told whenever something may have become ready. No `watch`: it would wake in an order of its
+    /// own.
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Connection {
+    number: u64,
+    /// Of the process.
+    clock: Clock,
+    /// What happens to the next settle or publish.
+    next: Mutex<Option<Interruption>>,
+}
+
+/// What may come in the middle of a settle or of a publish.
+#[derive(Clone, Debug)]
+pub enum Interruption {
+    /// It fails with this error, and nothing was done.
+    Fails(QueueError),
+    /// The connection is lost before the broker heard of it.
+    Before,
+    /// The connection is lost after the new copy was taken and before the old one was acknowledged:
+    /// both stand. The caller gets an error.
+    Between,
+    /// The connection is lost after all of it was done. The caller gets an error.
+    After,
+    /// The new copy was confirmed, and the acknowledgement of the old one was lost on its way with
+    /// the connection: both stand, and the caller takes it for done. Acknowledgements are not
+    /// confirmed.
+    AckLost,
 }
 
 /// What stands where.
@@ -54,141 +87,235 @@ pub struct Standing {
 /// Hands out of one lane.
 #[derive(Debug)]
 pub struct MemoryIntake {
-    shared: Arc<Shared>,
+    queue: MemoryQueue,
     account: AccountName,
     lane: Lane,
+    prefetch: u16,
     number: u64,
-    changed: watch::Receiver<u64>,
 }
 
 // === impl MemoryQueue ===
 
 impl MemoryQueue {
+    /// A broker, and the first connection to it.
     #[must_use]
     pub fn new(
         clock: Clock,
         prefix: impl Into<String>,
         accounts: impl IntoIterator<Item = AccountName>,
     ) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                clock,
-                prefix: prefix.into(),
-                state: Mutex::new(State::new(accounts)),
-                changed: watch::Sender::new(0),
-            }),
-        }
+        let broker = Arc::new(Broker {
+            prefix: prefix.into(),
+            state: Mutex::new(State::new(accounts)),
+            changed: Notify::new(),
+        });
+        Self::over(broker, clock)
+    }
+
+    fn over(broker: Arc<Broker>, clock: Clock) -> Self {
+        let connection = Arc::new(Connection {
+            number: broker.lock().number(),
+            clock,
+            next: Mutex::new(None),
+        });
+        Self { broker, connection }
+    }
+
+    /// The connection of another process, whose clock this is, to the same broker.
+    #[must_use]
+    pub fn connect(&self, clock: Clock) -> Self {
+        Self::over(Arc::clone(&self.broker), clock)
     }
 
     /// What stands where, now.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        let state = self.shared.state_now();
+        let state = self.broker.state_now();
         Standing {
             ready: state.ready.values().cloned().collect(),
-            waiting: (state.waiting.iter())
-                .map(|((due, _), message)| (*due, message.clone()))
-                .collect(),
+            waiting: state.waiting.values().cloned().collect(),
             in_hand: state.in_hand.values().cloned().collect(),
             dead: state.dead.values().cloned().collect(),
         }
     }
 
-    /// The next `settle` fails with `error`, and its message is handed out again.
-    pub fn fail_next_settle(&self, error: QueueError) {
-        self.shared.lock().settle_fails_with = Some(error);
+    /// How many messages stand anywhere but among the dead letters.
+    #[must_use]
+    pub fn undone(&self) -> usize {
+        let state = self.broker.state_now();
+        state.ready.len() + state.waiting.len() + state.in_hand.len()
     }
 
-    /// As if the connection broke and came back: all that is in hand is handed out again, and the
-    /// older deliveries settle to [`QueueError::Lost`].
+    /// The next settle or publish of this connection is interrupted.
+    pub fn interrupt_next(&self, interruption: Interruption) {
+        *self.connection.next() = Some(interruption);
+    }
+
+    /// As if the connection broke and came back: all that it had in hand is handed out again, and
+    /// the older deliveries settle to [`QueueError::Lost`].
     pub fn lose_connection(&self) {
-        let mut state = self.shared.lock();
-        for (_, message) in std::mem::take(&mut state.in_hand) {
-            state.give_back(message);
-        }
-        drop(state);
-        self.shared.wake();
+        self.broker.lock().lose(self.connection.number);
+        self.broker.changed.notify_waiters();
     }
 
     /// How many intakes were opened so far.
     #[must_use]
     pub fn intakes(&self) -> u64 {
-        self.shared.lock().intakes
+        self.broker.lock().intakes
     }
 
-    /// As if the broker fell silent for longer than a lease holds, or answered again.
+    /// As if this process and the broker did not hear each other for longer than a lease holds, or
+    /// did again.
     pub fn renew_lease(&self, validity: Validity) {
-        self.shared.lock().lease.send_replace(validity);
+        for line in self.broker.lock().lines.values() {
+            line.set(self.connection.number, validity);
+        }
     }
 
-    /// As if another worker had taken the lease over; the next `lease` gets it back, not fresh.
-    pub fn lose_lease(&self) {
-        let mut state = self.shared.lock();
-        state.lease.send_replace(Validity::Lost);
-        state.lease = watch::Sender::new(Validity::Held);
+    /// The broker dies: all connections are lost, and nobody is served until [`Self::come_up`]. Of
+    /// what waits, the copies at these places (modulo their number) come twice; returns their ids.
+    pub fn go_down(&self, twice: &[usize]) -> Vec<String> {
+        let mut state = self.broker.lock();
+        state.lose_all();
+        state.down = true;
+        let waiting = state.waiting.len().max(1);
+        let twice = twice.iter().map(|place| place % waiting);
+        let repeated = twice.filter_map(|place| state.repeat_waiting(place));
+        let repeated = repeated.collect();
+        drop(state);
+        self.broker.changed.notify_waiters();
+        repeated
+    }
+
+    /// The broker is back.
+    pub fn come_up(&self) {
+        self.broker.lock().down = false;
+        self.broker.changed.notify_waiters();
+    }
+
+    /// The lease, unless another connection has it or nobody is served.
+    fn take_lease(&self, account: &AccountName) -> Option<Lease> {
+        let mut state = self.broker.lock();
+        if state.down {
+            return None;
+        }
+        let line = state.lines.entry(account.clone()).or_default();
+        let (lease, grant, term) = line.take(self.connection.number)?;
+        let (broker, account) = (Arc::clone(&self.broker), account.clone());
+        tokio::spawn(async move {
+            grant.unused().await;
+            if let Some(line) = broker.lock().lines.get_mut(&account) {
+                line.let_go(term);
+            }
+            broker.changed.notify_waiters();
+        });
+        Some(lease)
+    }
+
+    fn unreachable() -> QueueError {
+        QueueError::Unreachable {
+            place: "memory".into(),
+            why: "the broker is down".into(),
+        }
     }
 }
 
 impl Queue for MemoryQueue {
     type Intake = MemoryIntake;
 
-    async fn lease(&self, _account: &AccountName) -> Result<Lease, QueueError> {
-        let mut state = self.shared.lock();
-        let fresh = !std::mem::replace(&mut state.leased_before, true);
-        Ok(Lease::new(state.lease.subscribe(), fresh))
+    async fn lease(&self, account: &AccountName) -> Result<Lease, QueueError> {
+        loop {
+            let changed = self.broker.changed.notified();
+            if let Some(lease) = self.take_lease(account) {
+                return Ok(lease);
+            }
+            changed.await;
+        }
     }
 
-    /// It holds none that were not received, whatever `prefetch` says.
+    /// It holds none that were not received; `prefetch` counts when the connection is lost.
     async fn open(
         &self,
         account: &AccountName,
         lane: Lane,
-        _prefetch: u16,
+        prefetch: u16,
     ) -> Result<MemoryIntake, QueueError> {
-        let mut state = self.shared.lock();
+        let mut state = self.broker.lock();
         state.accounts.insert(account.clone());
         state.intakes += 1;
-        Ok(MemoryIntake {
-            number: state.number(),
-            shared: Arc::clone(&self.shared),
+        let intake = MemoryIntake {
+            queue: self.clone(),
             account: account.clone(),
             lane,
-            changed: self.shared.changed.subscribe(),
-        })
+            prefetch,
+            number: state.number(),
+        };
+        intake.consume(&mut state);
+        Ok(intake)
     }
 
     async fn settle(&self, delivery: Delivery, disposition: Disposition) -> Result<(), QueueError> {
-        let mut state = self.shared.lock();
+        let Connection { number, clock, .. } = self.connection.as_ref();
+        let mut state = self.broker.lock();
         let message = (state.in_hand.remove(&delivery.tag)).ok_or(QueueError::Lost)?;
-        let settled = match state.settle_fails_with.take() {
+        let publishes = !matches!(disposition, Disposition::Complete | Disposition::Release);
+        let settled = match self.connection.next().take() {
             None => {
-                state.carry_out(message, disposition);
+                state.carry_out(message, disposition, clock);
                 Ok(())
             }
-            Some(error) => {
+            Some(Interruption::Fails(error)) => {
                 state.give_back(message);
                 Err(error)
             }
+            Some(interruption) => {
+                let taken = !matches!(interruption, Interruption::Before);
+                let acknowledged = matches!(interruption, Interruption::After);
+                if taken && (publishes || acknowledged) {
+                    state.carry_out(message.clone(), disposition, clock);
+                }
+                if !acknowledged {
+                    state.in_hand.insert(delivery.tag, message);
+                }
+                state.lose(*number);
+                if matches!(interruption, Interruption::AckLost) {
+                    Ok(())
+                } else {
+                    Err(QueueError::Lost)
+                }
+            }
         };
         drop(state);
-        self.shared.wake();
+        self.broker.changed.notify_waiters();
         settled
     }
 
     async fn publish(&self, parcel: Parcel) -> Result<(), QueueError> {
-        let mut state = self.shared.lock();
-        state.publish(parcel, self.shared.clock.now())?;
+        let mut state = self.broker.lock();
+        if state.down {
+            return Err(Self::unreachable());
+        }
+        let now = self.connection.clock.now();
+        let published = match self.connection.next().take() {
+            None => state.publish(parcel, now),
+            Some(Interruption::Fails(error)) => Err(error),
+            Some(Interruption::Before) => Err(Self::unreachable()),
+            // It stands, and no confirm says so.
+            Some(Interruption::Between | Interruption::After | Interruption::AckLost) => state
+                .publish(parcel, now)
+                .and_then(|()| Err(Self::unreachable())),
+        };
         drop(state);
-        self.shared.wake();
-        Ok(())
+        self.broker.changed.notify_waiters();
+        published
     }
 
     async fn depths(&self) -> Result<Vec<Depth>, QueueError> {
-        Ok(self.shared.state_now().depths(&self.shared.prefix))
+        Ok(self.broker.state_now().depths(&self.broker.prefix))
     }
 
     fn is_up(&self) -> bool {
-        true
+        !self.broker.lock().down
     }
 
     async fn close(&self) {
@@ -202,30 +329,27 @@ impl DeadLetters for MemoryQueue {
         F: FnMut(&DeadLetter) -> ControlFlow<(), Fate> + Send,
     {
         let mut tally = Tally::default();
-        let numbers: Vec<u64> = self.shared.lock().dead.keys().copied().collect();
+        let numbers: Vec<u64> = self.broker.lock().dead.keys().copied().collect();
         for number in numbers {
-            let Some(letter) = self.shared.lock().dead.get(&number).cloned() else {
+            let Some(letter) = self.broker.lock().dead.get(&number).cloned() else {
                 continue;
             };
             tally.visited += 1;
             let ControlFlow::Continue(fate) = choose(&letter) else {
                 break;
             };
-            let mut state = self.shared.lock();
             match fate {
                 Fate::Keep => {}
                 Fate::Replay(parcel) => {
-                    state.publish(*parcel, self.shared.clock.now())?;
-                    state.dead.remove(&number);
+                    self.publish(*parcel).await?;
+                    self.broker.lock().dead.remove(&number);
                     tally.replayed += 1;
                 }
                 Fate::Discard => {
-                    state.dead.remove(&number);
+                    self.broker.lock().dead.remove(&number);
                     tally.discarded += 1;
                 }
             }
-            drop(state);
-            self.shared.wake();
         }
         Ok(tally)
     }
@@ -233,31 +357,60 @@ impl DeadLetters for MemoryQueue {
 
 // === impl MemoryIntake ===
 
+impl MemoryIntake {
+    /// Makes itself known to the broker, if it is not.
+    fn consume(&self, state: &mut State) {
+        let consumer = || Consumer {
+            connection: self.queue.connection.number,
+            account: self.account.clone(),
+            lane: self.lane,
+            prefetch: self.prefetch,
+        };
+        if !state.down {
+            state.consumers.entry(self.number).or_insert_with(consumer);
+        }
+    }
+}
+
+impl Drop for MemoryIntake {
+    fn drop(&mut self) {
+        self.queue.broker.lock().consumers.remove(&self.number);
+    }
+}
+
 impl Intake for MemoryIntake {
     async fn receive(&mut self) -> Result<Delivery, QueueError> {
+        let broker = Arc::clone(&self.queue.broker);
         loop {
-            self.changed.mark_unchanged();
+            let changed = broker.changed.notified();
             let next_due = {
-                let mut state = self.shared.state_now();
+                let mut state = broker.state_now();
+                self.consume(&mut state);
                 if let Some(delivery) = state.hand_out(&self.account, self.lane, self.number) {
                     return Ok(delivery);
                 }
-                state.waiting.first_key_value().map(|((due, _), _)| *due)
+                let next = state.waiting.first_key_value();
+                next.map(|((due, _), _)| *due).filter(|_| !state.down)
             };
-            let wait = next_due.map(|due| clock::until(self.shared.clock.now(), due));
             tokio::select! {
                 biased;
-                // The sender lives in `shared`, so this cannot end with an error.
-                _ = self.changed.changed() => {}
-                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+                () = changed => {}
+                () = sleep_until(next_due) => {}
             }
         }
     }
 }
 
-// === impl Shared ===
+async fn sleep_until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
 
-impl Shared {
+// === impl Broker, Connection ===
+
+impl Broker {
     fn lock(&self) -> MutexGuard<'_, State> {
         // No method panics half-way through a change, so a poisoned state is a whole one.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -266,94 +419,16 @@ impl Shared {
     /// The state, with everything that is due in its lane.
     fn state_now(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
-        state.promote(self.clock.now());
+        state.promote();
         state
     }
+}
 
-    fn wake(&self) {
-        self.changed.send_modify(|version| *version += 1);
+impl Connection {
+    fn next(&self) -> MutexGuard<'_, Option<Interruption>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::message::Priority;
-    use crate::story::Story;
-
-    async fn queue_with(bodies: &[&str]) -> (MemoryQueue, MemoryIntake) {
-        let clock = Clock::simulated(Timestamp::UNIX_EPOCH);
-        let queue = MemoryQueue::new(clock, "postrider", [AccountName::default()]);
-        for body in bodies {
-            let parcel = Parcel {
-                body: (*body).to_owned().into(),
-                message_id: None,
-                account: AccountName::default(),
-                priority: Priority::Normal,
-                story: Story::default(),
-            };
-            queue.publish(parcel).await.unwrap();
-        }
-        let intake = queue.open(&AccountName::default(), Lane::Sends, 1).await;
-        (queue, intake.unwrap())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_settle_that_fails_leaves_the_message() {
-        let (queue, mut intake) = queue_with(&["one"]).await;
-        let delivery = intake.receive().await.unwrap();
-        queue.fail_next_settle(QueueError::Lost);
-        queue
-            .settle(delivery, Disposition::Complete)
-            .await
-            .unwrap_err();
-        let delivery = intake.receive().await.unwrap();
-        assert!(delivery.redelivered);
-        queue.settle(delivery, Disposition::Complete).await.unwrap();
-        assert!(queue.standing().ready.is_empty());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn each_message_stands_in_one_place() {
-        let (queue, mut intake) = queue_with(&["ready", "in hand", "waiting", "dead"]).await;
-        let mut received = Vec::new();
-        for _ in 0..4 {
-            received.push(intake.receive().await.unwrap());
-        }
-        let story = Box::new(Story::default());
-        let dead = Disposition::DeadLetter {
-            story: story.clone(),
-        };
-        let until = Timestamp::from_second(60).unwrap();
-        let wait = Disposition::Snooze { until, story };
-        queue.settle(received.pop().unwrap(), dead).await.unwrap();
-        queue.settle(received.pop().unwrap(), wait).await.unwrap();
-        queue
-            .settle(received.remove(0), Disposition::Release)
-            .await
-            .unwrap();
-        let standing = queue.standing();
-        assert_eq!(standing.ready[0].body, "ready");
-        assert_eq!(standing.in_hand[0].body, "in hand");
-        assert_eq!(
-            (standing.waiting[0].0, &*standing.waiting[0].1.body),
-            (until, &b"waiting"[..])
-        );
-        assert_eq!(standing.dead[0].body, "dead");
-        tokio::time::sleep(Duration::from_mins(1)).await;
-        assert_eq!(queue.standing().ready[1].body, "waiting");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_lost_lease_is_told_and_the_next_one_is_not_fresh() {
-        let (queue, _intake) = queue_with(&[]).await;
-        let mut lease = queue.lease(&AccountName::default()).await.unwrap();
-        assert!(lease.fresh && lease.holds(tokio::time::Instant::now()));
-        queue.lose_lease();
-        lease.lost().await;
-        let lease = queue.lease(&AccountName::default()).await.unwrap();
-        assert!(!lease.fresh && lease.holds(tokio::time::Instant::now()));
-    }
-}
+mod tests;

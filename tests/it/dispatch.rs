@@ -16,6 +16,7 @@ use postrider::message::Priority;
 use postrider::outcome::{DeadReason, Failure, FailureClass, LookUp, Outcome, Scope, Words};
 use postrider::provider::{PROBE_CALLS, Portal, Probe};
 use postrider::queue::Parcel;
+use postrider::queue::memory::Interruption;
 use postrider::queue::{DeadLetters, Fate, Kind, Queue, QueueError, Validity};
 use tokio::time::Instant;
 
@@ -450,7 +451,9 @@ async fn an_outcome_is_announced_once_and_only_after_it_was_settled() {
         _ => LookUp::Sent(Words::default()),
     });
     let world = start(hubspot, settings(), 1).await;
-    world.queue.fail_next_settle(QueueError::Lost);
+    world
+        .queue
+        .interrupt_next(Interruption::Fails(QueueError::Lost));
     world.drained(HOUR).await;
     let told: Vec<_> = world.overheard.heard().iter().map(told).collect();
     assert_eq!(

@@ -11,7 +11,6 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::{BasicProperties, Channel, Consumer};
-use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
@@ -19,7 +18,7 @@ use super::link::{Connections, HEARTBEAT};
 use super::properties::PERSISTENT;
 use super::{DEFAULT_EXCHANGE, Shared, channel};
 use crate::message::AccountName;
-use crate::queue::{Lease, QueueError, Validity};
+use crate::queue::{Grant, Lease, QueueError, Validity};
 
 /// How often the broker is asked, which renews the lease.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -54,7 +53,7 @@ struct Owner {
     consumer: Consumer,
     queue: String,
     token: Delivery,
-    validity: watch::Sender<Validity>,
+    grant: Grant,
 }
 
 /// Waits for the lease, through outages.
@@ -126,16 +125,16 @@ impl Candidate {
         let fresh = !token.redelivered && self.made.is_some_and(|id| token.data == id.as_bytes());
         let asked_at = Instant::now();
         channel::look_at(&self.channel, self.connections.place(), &self.queue).await?;
-        let (validity, told) = watch::channel(Validity::Until(asked_at + VALID_FOR));
+        let (grant, lease) = Grant::new(Validity::Until(asked_at + VALID_FOR), fresh);
         let owner = Owner {
             connections: self.connections,
             channel: self.channel,
             consumer: self.consumer,
             queue: self.queue,
             token,
-            validity,
+            grant,
         };
-        Ok((owner, Lease::new(told, fresh)))
+        Ok((owner, lease))
     }
 }
 
@@ -148,7 +147,7 @@ impl Owner {
         if let Err(error) = self.renew().await {
             tracing::debug!(%account, %error, "the lease is lost");
         }
-        self.validity.send_replace(Validity::Lost);
+        self.grant.set(Validity::Lost);
     }
 
     async fn renew(&mut self) -> Result<(), QueueError> {
@@ -160,7 +159,7 @@ impl Owner {
             tokio::select! {
                 biased;
                 () = connections.gone() => return Ok(()),
-                () = self.validity.closed() => return Ok(()),
+                () = self.grant.unused() => return Ok(()),
                 token = self.consumer.next() => {
                     let Some(Ok(token)) = token else { return Ok(()) };
                     // The newest is kept. The queue is never without: it was published before
@@ -172,7 +171,7 @@ impl Owner {
                     let asked_at = Instant::now();
                     // An answer proves that the broker takes our connection for alive.
                     channel::look_at(&self.channel, connections.place(), &self.queue).await?;
-                    self.validity.send_replace(Validity::Until(asked_at + VALID_FOR));
+                    self.grant.set(Validity::Until(asked_at + VALID_FOR));
                     if token_made_at.elapsed() > RENEW_TOKEN_EVERY {
                         token_made_at = Instant::now();
                         // Beside us: during an alarm a publish waits for half a minute, and the

@@ -4,29 +4,44 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::super::{DeadLetter, Delivery, Depth, Lane, QueueError, Tag, Validity};
+use super::super::{DeadLetter, Delivery, Depth, Lane, QueueError, Tag};
+use super::line::Line;
+use crate::clock::{Clock, until};
 use crate::message::{AccountName, Priority};
 use crate::outcome::Disposition;
 use crate::queue::Parcel;
 use crate::story::Story;
 
-/// Each message stands in exactly one of the four maps.
+/// Each copy of a message stands in exactly one of the four maps.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) accounts: BTreeSet<AccountName>,
     /// In the order in which they are handed out.
     pub(super) ready: BTreeMap<Seat, Message>,
-    pub(super) waiting: BTreeMap<(Timestamp, u64), Message>,
+    /// A delay is measured by the broker's own clock, from when the message came.
+    pub(super) waiting: BTreeMap<(Instant, u64), (Timestamp, Message)>,
     pub(super) in_hand: BTreeMap<Tag, Message>,
     pub(super) dead: BTreeMap<u64, DeadLetter>,
-    /// Numbers messages, deliveries and intakes alike.
-    last_number: u64,
-    pub(super) settle_fails_with: Option<QueueError>,
-    pub(super) lease: watch::Sender<Validity>,
-    pub(super) leased_before: bool,
+    /// Who dispatches each account, and who waits to.
+    pub(super) lines: BTreeMap<AccountName, Line>,
+    pub(super) consumers: BTreeMap<u64, Consumer>,
+    /// How many were opened so far.
     pub(super) intakes: u64,
+    /// Nobody is served until the broker is back.
+    pub(super) down: bool,
+    /// Numbers messages, deliveries, intakes and connections alike.
+    last_number: u64,
+}
+
+/// One intake, as the broker knows it.
+#[derive(Debug)]
+pub(super) struct Consumer {
+    pub(super) connection: u64,
+    pub(super) account: AccountName,
+    pub(super) lane: Lane,
+    pub(super) prefetch: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +50,15 @@ pub(super) struct Seat {
     lane: Lane,
     /// `None` in the results lane, which has one order for all.
     priority: Option<Priority>,
-    number: u64,
+    place: Place,
+}
+
+/// What was given back goes before all else, in the order in which it was given back: so a quorum
+/// queue does it, on 3.10 and on 4.0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Returned(u64),
+    Queued(u64),
 }
 
 /// One message, as it stands.
@@ -48,6 +71,8 @@ pub struct Message {
     pub lane: Lane,
     pub story: Story,
     pub redelivered: bool,
+    /// The connection in whose hands it is, or was last.
+    pub(super) connection: u64,
     number: u64,
 }
 
@@ -61,11 +86,11 @@ impl State {
             waiting: BTreeMap::new(),
             in_hand: BTreeMap::new(),
             dead: BTreeMap::new(),
-            last_number: 0,
-            settle_fails_with: None,
-            lease: watch::Sender::new(Validity::Held),
-            leased_before: false,
+            lines: BTreeMap::new(),
+            consumers: BTreeMap::new(),
             intakes: 0,
+            down: false,
+            last_number: 0,
         }
     }
 
@@ -91,16 +116,18 @@ impl State {
             lane: Lane::Sends,
             story,
             redelivered: false,
+            connection: 0,
             number: self.number(),
         };
-        self.stand(message);
+        let place = Place::Queued(message.number);
+        self.stand(message, place);
         Ok(())
     }
 
     /// How many stand where, the empty queues too: a graph should fall to zero, not end.
     pub(super) fn depths(&self, prefix: &str) -> Vec<Depth> {
         let mut delay = Depth::empty(format!("{prefix}.delay"));
-        for message in self.waiting.values() {
+        for (_, message) in self.waiting.values() {
             delay.add(1, message.story.published_at);
         }
         let mut dead = Depth::empty(format!("{prefix}.dead"));
@@ -129,31 +156,87 @@ impl State {
         depths
     }
 
-    fn stand(&mut self, message: Message) {
+    fn stand(&mut self, message: Message, place: Place) {
         let seat = Seat {
             account: message.account.clone(),
             lane: message.lane,
             priority: (message.lane == Lane::Sends).then_some(message.priority),
-            number: message.number,
+            place,
         };
         self.ready.insert(seat, message);
     }
 
     pub(super) fn give_back(&mut self, mut message: Message) {
         message.redelivered = true;
-        self.stand(message);
+        let place = Place::Returned(self.number());
+        self.stand(message, place);
+    }
+
+    /// All that a lost connection had in hand is given back in the order in which it came, and the
+    /// leases it held are lost. What it had prefetched counts as handed out before.
+    pub(super) fn lose(&mut self, connection: u64) {
+        let held = std::mem::take(&mut self.in_hand);
+        for (tag, message) in held {
+            if message.connection == connection {
+                self.give_back(message);
+            } else {
+                self.in_hand.insert(tag, message);
+            }
+        }
+        self.consumers.retain(|_, consumer| {
+            if consumer.connection != connection {
+                return true;
+            }
+            for priority in [None].into_iter().chain(Priority::ALL.map(Some)) {
+                let prefetched = self.ready.iter_mut().filter(|(seat, _)| {
+                    seat.account == consumer.account
+                        && seat.lane == consumer.lane
+                        && seat.priority == priority
+                });
+                for (_, message) in prefetched.take(consumer.prefetch.into()) {
+                    message.redelivered = true;
+                }
+            }
+            false
+        });
+        for line in self.lines.values_mut() {
+            line.lose(connection);
+        }
+    }
+
+    /// Every connection is lost.
+    pub(super) fn lose_all(&mut self) {
+        let held = self.in_hand.values().map(|message| message.connection);
+        let consumers = self.consumers.values().map(|consumer| consumer.connection);
+        let owners = self.lines.values().filter_map(Line::owner);
+        let connections: BTreeSet<u64> = held.chain(consumers).chain(owners).collect();
+        for connection in connections {
+            self.lose(connection);
+        }
     }
 
     /// Moves what is due to the end of its lane, as a broker's delay queue does.
-    pub(super) fn promote(&mut self, now: Timestamp) {
+    pub(super) fn promote(&mut self) {
+        let now = Instant::now();
         while let Some(entry) = self.waiting.first_entry() {
-            if entry.key().0 > now {
+            if entry.key().0 > now || self.down {
                 return;
             }
-            let mut message = entry.remove();
-            message.number = self.number();
-            self.stand(message);
+            let (_, message) = entry.remove();
+            let place = Place::Queued(self.number());
+            self.stand(message, place);
         }
+    }
+
+    /// A broker that dies while it moves what is due on may do so twice: a fresh copy, that tells
+    /// nobody it is one.
+    pub(super) fn repeat_waiting(&mut self, which: usize) -> Option<String> {
+        let (key, (due, message)) = self.waiting.iter().nth(which)?;
+        let (at, due, mut copy) = (key.0, *due, message.clone());
+        copy.number = self.number();
+        let id = copy.message_id.clone();
+        self.waiting.insert((at, copy.number), (due, copy));
+        id
     }
 
     pub(super) fn hand_out(
@@ -162,18 +245,23 @@ impl State {
         lane: Lane,
         intake: u64,
     ) -> Option<Delivery> {
+        if self.down {
+            return None;
+        }
         let first = Seat {
             account: account.clone(),
             lane,
             priority: None,
-            number: 0,
+            place: Place::Returned(0),
         };
         let (seat, _) = self.ready.range(first..).next()?;
         if seat.account != *account || seat.lane != lane {
             return None;
         }
         let seat = seat.clone();
-        let message = self.ready.remove(&seat)?;
+        let connection = self.consumers.get(&intake)?.connection;
+        let mut message = self.ready.remove(&seat)?;
+        message.connection = connection;
         let tag = Tag {
             intake,
             number: self.number(),
@@ -192,15 +280,24 @@ impl State {
         Some(delivery)
     }
 
-    pub(super) fn carry_out(&mut self, mut message: Message, disposition: Disposition) {
+    pub(super) fn carry_out(
+        &mut self,
+        mut message: Message,
+        disposition: Disposition,
+        clock: &Clock,
+    ) {
         // What comes back after a settle is a new copy, as a republished one is on a broker.
         match disposition {
             Disposition::Complete => {}
-            Disposition::FollowUp { at, story } => self.wait(message, Lane::Results, at, *story),
-            Disposition::Retry { at, story } => self.wait(message, Lane::Sends, at, *story),
+            Disposition::FollowUp { at, story } => {
+                self.wait(message, Lane::Results, at, *story, clock);
+            }
+            Disposition::Retry { at, story } => {
+                self.wait(message, Lane::Sends, at, *story, clock);
+            }
             Disposition::Snooze { until, story } => {
                 let lane = message.lane;
-                self.wait(message, lane, until, *story);
+                self.wait(message, lane, until, *story, clock);
             }
             Disposition::Route {
                 account,
@@ -214,8 +311,8 @@ impl State {
                     message.priority = priority;
                     message.story = *story;
                     message.redelivered = false;
-                    message.number = self.number();
-                    self.stand(message);
+                    let place = Place::Queued(self.number());
+                    self.stand(message, place);
                 } else {
                     story.death = Some(*otherwise);
                     self.bury(message, *story);
@@ -226,11 +323,20 @@ impl State {
         }
     }
 
-    fn wait(&mut self, mut message: Message, lane: Lane, due: Timestamp, story: Story) {
+    fn wait(
+        &mut self,
+        mut message: Message,
+        lane: Lane,
+        due: Timestamp,
+        story: Story,
+        clock: &Clock,
+    ) {
         message.lane = lane;
         message.story = story;
         message.redelivered = false;
-        self.waiting.insert((due, message.number), message);
+        let at = Instant::now() + until(clock.now(), due);
+        message.number = self.number();
+        self.waiting.insert((at, message.number), (due, message));
     }
 
     fn bury(&mut self, message: Message, story: Story) {

@@ -136,7 +136,7 @@ async fn the_lease_goes_to_the_next_worker_when_the_owner_is_cut_off() {
     };
     let account = AccountName::default();
     let first = AmqpQueue::start(over_wire).await.unwrap();
-    let mut held = timeout(PATIENCE, first.lease(&account))
+    let held = timeout(PATIENCE, first.lease(&account))
         .await
         .unwrap()
         .unwrap();

@@ -9,6 +9,7 @@ use postrider::outcome::{
     DeadReason, Failure, FailureClass, LookUp, Outcome, PauseReason, Scope, Words,
 };
 use postrider::provider::{Portal, Probe};
+use postrider::queue::memory::Interruption;
 use postrider::queue::{Queue, QueueError};
 
 use super::world::{Scripted, accepted, down, failure, parcel, settings, start};
@@ -207,7 +208,9 @@ async fn a_queue_that_refuses_what_became_of_a_message_does_not_make_us_spin() {
     for _ in 0..60_000 {
         world
             .queue
-            .fail_next_settle(QueueError::NotTaken { why: "full".into() });
+            .interrupt_next(Interruption::Fails(QueueError::NotTaken {
+                why: "full".into(),
+            }));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let calls = world.hubspot.calls().len();

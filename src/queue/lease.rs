@@ -1,0 +1,116 @@
+//! The right to dispatch an account, and its end.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// The right to dispatch an account: held, with an end, or lost.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    term: Arc<Term>,
+    /// Nobody held it before us that we know of, so no window can be half spent.
+    pub fresh: bool,
+    /// Tells the grant when the last clone is dropped.
+    _use: Arc<DropGuard>,
+}
+
+/// The other end of a lease: a queue says by it how long the lease holds. Dropping it changes
+/// nothing.
+#[derive(Debug)]
+pub struct Grant {
+    term: Arc<Term>,
+    unused: CancellationToken,
+}
+
+/// Until when a lease holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Validity {
+    /// Until the holder lets it go.
+    Held,
+    /// Until then, unless it is renewed: a frozen owner must not send past it.
+    Until(Instant),
+    Lost,
+}
+
+/// A `Notify` and no `watch`: it wakes in the order in which they came, so that a simulation
+/// repeats.
+#[derive(Debug)]
+struct Term {
+    validity: Mutex<Validity>,
+    changed: Notify,
+}
+
+impl Grant {
+    /// A new lease and its other end.
+    #[must_use]
+    pub fn new(validity: Validity, fresh: bool) -> (Self, Lease) {
+        let term = Arc::new(Term {
+            validity: Mutex::new(validity),
+            changed: Notify::new(),
+        });
+        let unused = CancellationToken::new();
+        let lease = Lease {
+            term: Arc::clone(&term),
+            fresh,
+            _use: Arc::new(unused.clone().drop_guard()),
+        };
+        (Self { term, unused }, lease)
+    }
+
+    pub fn set(&self, validity: Validity) {
+        let mut now = (self.term.validity.lock()).unwrap_or_else(PoisonError::into_inner);
+        *now = validity;
+        drop(now);
+        self.term.changed.notify_waiters();
+    }
+
+    /// Returns when nobody has the lease any more.
+    pub async fn unused(&self) {
+        self.unused.cancelled().await;
+    }
+}
+
+impl Lease {
+    /// A lease that nobody can take away.
+    #[must_use]
+    pub fn forever(fresh: bool) -> Self {
+        Grant::new(Validity::Held, fresh).1
+    }
+
+    /// Whether a call may go out at `now`.
+    #[must_use]
+    pub fn holds(&self, now: Instant) -> bool {
+        match self.validity() {
+            Validity::Held => true,
+            Validity::Until(end) => now < end,
+            Validity::Lost => false,
+        }
+    }
+
+    /// Returns when a call may go out: at once, or when the lease is renewed.
+    pub async fn held(&self) {
+        self.until(|| self.holds(Instant::now())).await;
+    }
+
+    /// Returns when the lease is lost; never, when it cannot be.
+    pub async fn lost(&self) {
+        self.until(|| self.validity() == Validity::Lost).await;
+    }
+
+    async fn until(&self, is_so: impl Fn() -> bool) {
+        loop {
+            // Before the look, so that no change falls between.
+            let changed = self.term.changed.notified();
+            if is_so() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn validity(&self) -> Validity {
+        *(self.term.validity.lock()).unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,70 @@
+//! Who dispatches an account: one connection at a time, and the next one when that is lost.
+
+use std::sync::Arc;
+
+use super::super::{Grant, Lease, Validity};
+
+/// The line before one account.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    owner: Option<Owner>,
+    /// Terms of ownership so far.
+    terms: u64,
+}
+
+#[derive(Debug)]
+struct Owner {
+    connection: u64,
+    grant: Arc<Grant>,
+}
+
+impl Line {
+    /// The lease, unless another connection has it; with its other end, and which term it is.
+    pub(super) fn take(&mut self, connection: u64) -> Option<(Lease, Arc<Grant>, u64)> {
+        if self.owner.is_some() {
+            return None;
+        }
+        let (grant, lease) = Grant::new(Validity::Held, self.terms == 0);
+        let grant = Arc::new(grant);
+        self.terms += 1;
+        self.owner = Some(Owner {
+            connection,
+            grant: Arc::clone(&grant),
+        });
+        Some((lease, grant, self.terms))
+    }
+
+    /// Nobody has the lease of this term any more.
+    pub(super) fn let_go(&mut self, term: u64) {
+        if term == self.terms {
+            self.owner = None;
+        }
+    }
+
+    /// A connection is lost, and with it the lease that it held.
+    pub(super) fn lose(&mut self, connection: u64) {
+        if self.is_of(connection)
+            && let Some(owner) = self.owner.take()
+        {
+            owner.grant.set(Validity::Lost);
+        }
+    }
+
+    /// Until when the lease of a connection holds.
+    pub(super) fn set(&self, connection: u64, validity: Validity) {
+        if self.is_of(connection)
+            && let Some(owner) = &self.owner
+        {
+            owner.grant.set(validity);
+        }
+    }
+
+    /// The connection that has the lease.
+    pub(super) fn owner(&self) -> Option<u64> {
+        self.owner.as_ref().map(|owner| owner.connection)
+    }
+
+    fn is_of(&self, connection: u64) -> bool {
+        self.owner() == Some(connection)
+    }
+}
