@@ -21,6 +21,7 @@ use jiff::{Timestamp, ToSpan};
 use tokio::time::Instant;
 
 use crate::config::WindowConfig;
+use crate::provider::PROBE_CALLS;
 
 /// How much closer together than they left two calls may arrive.
 pub const ARRIVAL_SPREAD: Duration = Duration::from_millis(75);
@@ -60,18 +61,25 @@ struct Window {
     config: WindowConfig,
     pace: Gcra,
     clock: TokioClock,
-    calls: Mutex<VecDeque<Instant>>,
+    ledger: Mutex<Ledger>,
     /// When a predecessor made its last call, if there was one.
     predecessor: Option<Instant>,
 }
 
-/// The right to make one call. Counted as a call from the moment it is given, so that two takers
-/// cannot both take the last one, and anew when it is spent.
+/// What counts against a window.
+#[derive(Debug, Default)]
+struct Ledger {
+    /// When the last calls went out.
+    calls: VecDeque<Instant>,
+    /// Tokens that were given and neither spent nor given back.
+    in_hand: usize,
+}
+
+/// The right to make one call. It counts for as long as it is in hand, since nobody knows when the
+/// call will go out, and then as a call of that moment.
 #[derive(Debug)]
 #[must_use]
-pub struct Token {
-    given: Instant,
-}
+pub struct Token(());
 
 impl RateLimiter {
     #[must_use]
@@ -85,9 +93,7 @@ impl RateLimiter {
     /// given up while it waits for its pace counts as a call until its window has passed.
     pub async fn token(&self) -> Token {
         let Some(window) = &self.window else {
-            return Token {
-                given: Instant::now(),
-            };
+            return Token(());
         };
         while let Err(not_until) = window.pace.check() {
             tokio::time::sleep(not_until.wait_time_from(window.clock.now())).await;
@@ -102,30 +108,32 @@ impl RateLimiter {
 
     /// Records that the call goes out now.
     #[expect(clippy::needless_pass_by_value, reason = "a token is spent once")]
-    pub fn spend(&self, token: Token) {
+    pub fn spend(&self, _token: Token) {
         if let Some(window) = &self.window {
-            window.take_back(&token);
-            window.lock().push_back(Instant::now());
+            let mut ledger = window.lock();
+            ledger.in_hand = ledger.in_hand.saturating_sub(1);
+            ledger.calls.push_back(Instant::now());
         }
     }
 
     /// Gives a token back unused.
-    pub fn give_back(&self, token: &Token) {
+    #[expect(clippy::needless_pass_by_value, reason = "a token is given back once")]
+    pub fn give_back(&self, _token: Token) {
         if let Some(window) = &self.window {
-            window.take_back(token);
+            let mut ledger = window.lock();
+            ledger.in_hand = ledger.in_hand.saturating_sub(1);
         }
     }
 
-    /// Calls in the last window, and the limit; `None` without a ceiling.
+    /// Calls in the last window and tokens in hand, and the limit; `None` without a ceiling.
     #[must_use]
     pub fn used(&self) -> Option<(u32, WindowConfig)> {
         let window = self.window.as_ref()?;
         let now = Instant::now();
-        let used = window
-            .lock()
-            .iter()
-            .filter(|call| now.duration_since(**call) < window.config.window)
-            .count();
+        let ledger = window.lock();
+        let calls = ledger.calls.iter();
+        let recent = calls.filter(|call| now.duration_since(**call) < window.config.window);
+        let used = recent.count() + ledger.in_hand;
         Some((u32::try_from(used).unwrap_or(u32::MAX), window.config))
     }
 }
@@ -148,7 +156,7 @@ impl Window {
             config,
             pace,
             clock,
-            calls: Mutex::new(VecDeque::new()),
+            ledger: Mutex::default(),
             predecessor,
         })
     }
@@ -161,23 +169,26 @@ impl Window {
     /// A token when one more call fits into the ledger, or else how long until it may.
     fn give(&self, now: Instant) -> Result<Token, Duration> {
         let kept = self.kept();
-        let mut calls = self.lock();
-        while calls
-            .front()
-            .is_some_and(|call| now.duration_since(*call) >= kept)
-        {
-            calls.pop_front();
+        let mut ledger = self.lock();
+        while (ledger.calls.front()).is_some_and(|call| now.duration_since(*call) >= kept) {
+            ledger.calls.pop_front();
         }
         let before = self.calls_before(now);
-        if calls.len() + before < self.config.limit as usize {
-            calls.push_back(now);
-            return Ok(Token { given: now });
+        // A lane may hold a token for as long as nothing comes: it must never keep a probe from
+        // going out, however small the limit is.
+        let reserved = ledger.in_hand.min(self.reservable());
+        if ledger.calls.len() + reserved + before < self.config.limit as usize {
+            ledger.in_hand += 1;
+            return Ok(Token(()));
         }
-        let oldest = calls
-            .front()
-            .map(|call| kept.saturating_sub(now.duration_since(*call)));
+        let oldest =
+            (ledger.calls.front()).map(|call| kept.saturating_sub(now.duration_since(*call)));
         let next_before = (before > 0).then(|| kept / self.config.limit);
         Err(oldest.into_iter().chain(next_before).min().unwrap_or(kept))
+    }
+
+    fn reservable(&self) -> usize {
+        self.config.limit.saturating_sub(PROBE_CALLS) as usize
     }
 
     /// How many calls of the predecessor still count: a full window's, evenly spread.
@@ -197,15 +208,8 @@ impl Window {
         calls
     }
 
-    fn take_back(&self, token: &Token) {
-        let mut calls = self.lock();
-        if let Some(place) = calls.iter().rposition(|call| *call == token.given) {
-            calls.remove(place);
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Instant>> {
-        self.calls
+    fn lock(&self) -> std::sync::MutexGuard<'_, Ledger> {
+        self.ledger
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }

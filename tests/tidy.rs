@@ -36,7 +36,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("story", &["clock", "message", "outcome"]),
     ("outcome", &["message", "story"]),
     ("retry", &["clock", "config", "outcome", "story", "message"]),
-    ("quota", &["clock", "config"]),
+    ("quota", &["clock", "config", "provider"]),
     ("pause", &["clock", "outcome", "queue"]),
     ("queue", &["clock", "hint", "message", "outcome", "story"]),
     (

@@ -55,8 +55,12 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
 
     /// One probe and what it says about each pause.
     async fn probe(&self, api: &Arc<RateLimiter>) {
+        let mut tokens = Vec::new();
         for _ in 0..PROBE_CALLS {
-            let token = api.token().await;
+            tokens.push(api.token().await);
+        }
+        // All at once, since that is how they go out: the first one may have waited for the others.
+        for token in tokens {
             api.spend(token);
             self.count_call();
         }

@@ -85,7 +85,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             }
             self.start(delivery, &mut turn, calls);
         }
-        if let Some(token) = &turn.token {
+        if let Some(token) = turn.token.take() {
             limiter.give_back(token);
         }
     }

@@ -85,6 +85,69 @@ proptest! {
     }
 }
 
+/// A lane that takes tokens one by one and holds each until something comes, and a keeper that now
+/// and then takes those of a probe and lets all of its calls go at once.
+fn lane_and_keeper(config: WindowConfig, holds: &[u64], probes: &[u64]) -> Vec<Duration> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
+        .block_on(async {
+            let limiter = RateLimiter::new(Some(config), Start::Empty);
+            let (origin, calls) = (Instant::now(), Mutex::new(Vec::new()));
+            let spend = |token| {
+                limiter.spend(token);
+                calls.lock().unwrap().push(origin.elapsed());
+            };
+            let lane = async {
+                for hold in holds {
+                    let token = limiter.token().await;
+                    tokio::time::sleep(Duration::from_millis(*hold)).await;
+                    spend(token);
+                }
+            };
+            let keeper = async {
+                for wait in probes {
+                    tokio::time::sleep(Duration::from_millis(*wait)).await;
+                    let mut tokens = Vec::new();
+                    for _ in 0..PROBE_CALLS {
+                        tokens.push(limiter.token().await);
+                    }
+                    tokens.into_iter().for_each(spend);
+                }
+            };
+            tokio::join!(lane, keeper);
+            let mut calls = calls.lock().unwrap().clone();
+            calls.sort();
+            calls
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn tokens_that_are_held_for_long_break_no_window(
+        limit in 3_u32..30,
+        millis in 200_u64..10_000,
+        holds in prop::collection::vec(prop_oneof![2 => 0_u64..100, 1 => 0_u64..3_000], 1..60),
+        probes in prop::collection::vec(0_u64..3_000, 1..20),
+    ) {
+        let config = window(limit, millis);
+        let calls = lane_and_keeper(config, &holds, &probes);
+        prop_assert!(worst(&calls, config.window + ARRIVAL_SPREAD) <= limit as usize);
+    }
+}
+
+#[test]
+fn the_smallest_limit_lets_a_probe_through_beside_an_idle_lane() {
+    for limit in 1..4 {
+        // The lane waits for an hour; without an end, the probe would come only then.
+        let calls = lane_and_keeper(window(limit, 1_000), &[3_600_000], &[1]);
+        assert!(calls[0] < Duration::from_mins(1), "{limit}: {calls:?}");
+    }
+}
+
 #[test]
 fn a_backlog_uses_nearly_all_of_the_window() {
     for (limit, millis) in [(100, 1_000), (190, 10_000), (100, 10_000)] {
@@ -115,7 +178,7 @@ async fn a_token_given_back_is_not_counted() {
     let limiter = RateLimiter::new(Some(window(1, 1_000)), Start::Empty);
     let token = limiter.token().await;
     assert_eq!(limiter.used().unwrap().0, 1);
-    limiter.give_back(&token);
+    limiter.give_back(token);
     assert_eq!(limiter.used().unwrap().0, 0);
 }
 
