@@ -74,6 +74,8 @@ pub struct Dispatcher<Q, P> {
     storm: Mutex<Storm>,
     /// When the newest send that HubSpot took went out.
     last_accepted: Mutex<Option<Timestamp>>,
+    /// When the newest send that HubSpot has sent was taken.
+    last_sent: Mutex<Option<Timestamp>>,
     /// Failures look like an outage: the keeper probes at once.
     suspicion: Notify,
 }
@@ -109,6 +111,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             zone: Mutex::new(TimeZone::UTC),
             storm: Mutex::new(Storm::default()),
             last_accepted: Mutex::new(None),
+            last_sent: Mutex::new(None),
             suspicion: Notify::new(),
         }
     }
@@ -242,6 +245,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             email_id,
             held_until: self.account.pauses.held_until(lane, now),
             last_accepted: *self.last_accepted(),
+            last_sent: *self.last_sent(),
             outage: self.account.pauses.outage(),
             follow: self.follows(),
         }
@@ -290,6 +294,12 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
 
     fn last_accepted(&self) -> MutexGuard<'_, Option<Timestamp>> {
         self.last_accepted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last_sent(&self) -> MutexGuard<'_, Option<Timestamp>> {
+        self.last_sent
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }

@@ -16,7 +16,7 @@ use crate::config::RetryConfig;
 use crate::outcome::{
     DeadReason, Disposition, Failure, FailureClass, LookUp, Outcome, Scope, Words,
 };
-use crate::story::{Death, FollowUp, Story};
+use crate::story::{Attempt, Death, FollowUp, REFUSED, Story};
 
 /// The least that HubSpot's `Retry-After` is taken for.
 pub const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
@@ -64,6 +64,8 @@ pub struct Context {
     pub held_until: Timestamp,
     /// When the newest send that HubSpot took went out.
     pub last_accepted: Option<Timestamp>,
+    /// When the newest send that HubSpot has sent was taken.
+    pub last_sent: Option<Timestamp>,
     /// The provider is down: its failures are not this message's, and spend nothing.
     pub outage: bool,
     /// Whether the final result of this send is looked up.
@@ -141,6 +143,7 @@ impl RetryPolicy {
             },
             Outcome::Unknown(failure) => {
                 story.may_have_mailed = true;
+                story.not_sent = false;
                 self.after_failure(&failure, story, context, rng)
             }
             Outcome::NotSent(failure) => self.after_failure(&failure, story, context, rng),
@@ -221,20 +224,24 @@ impl RetryPolicy {
     ) -> ResultDecision {
         match look_up {
             LookUp::Sent(_) => ResultDecision::ended(FinalResult::Sent),
+            // It was refused before for what may heal, and since then nothing can have mailed it: the
+            // sendId is used up, and only another one can still be sent.
+            LookUp::Unclear(_) if story.not_sent => {
+                story.follow_up = None;
+                story.use_next_id();
+                ResultDecision::open(again(story, context.now))
+            }
             LookUp::Unclear(_) => ResultDecision::ended(FinalResult::Unknown),
             LookUp::Pending => later(story, context),
             LookUp::NotSent(failure) => {
                 story.follow_up = None;
+                story.not_sent = true;
                 match failure.class {
                     FailureClass::Permanent => ResultDecision {
                         disposition: refused(story, failure, context),
                         result: Some(FinalResult::Refused),
                     },
-                    // The account's trouble: sent again under the same id, and nothing is spent.
-                    FailureClass::Halted => {
-                        story.excuse(until(context.now, context.held_until));
-                        ResultDecision::open(again(story, context.held_until))
-                    }
+                    FailureClass::Halted => after_halted_result(failure, story, context),
                     FailureClass::Throttled | FailureClass::Transient => {
                         story.spent += 1;
                         ResultDecision::open(self.again_or_exhausted(&failure, story, context, rng))
@@ -323,9 +330,7 @@ pub fn death(
 fn after_halt(failure: &Failure, mut story: Story, context: &Context) -> Disposition {
     let before = story.attempts.iter().rev().nth(1);
     let before = before.filter(|attempt| attempt.outcome == FailureClass::Halted.label());
-    if let (Some(before), Some(accepted)) = (before, context.last_accepted)
-        && accepted > before.at
-    {
+    if went_well_since(before, context.last_accepted) {
         story.halted_alone += 1;
     }
     if story.halted_alone >= HALTED_ALONE_MAX {
@@ -341,8 +346,35 @@ fn after_halt(failure: &Failure, mut story: Story, context: &Context) -> Disposi
             failure.words.clone(),
         );
     }
-    let step_back = STEP_BACK * 2_u32.pow(story.halted_alone);
+    let step_back = step_back(&story);
     held(story, after(context.held_until, step_back), context)
+}
+
+/// The same of a final result. The account's trouble: sent again, and nothing is spent.
+fn after_halted_result(failure: Failure, mut story: Story, context: &Context) -> ResultDecision {
+    let refusals = story.attempts.iter().rev();
+    let mut refusals = refusals.filter(|attempt| attempt.outcome == REFUSED);
+    if went_well_since(refusals.nth(1), context.last_sent) {
+        story.halted_alone += 1;
+    }
+    if story.halted_alone >= HALTED_ALONE_MAX {
+        return ResultDecision {
+            disposition: refused(story, failure, context),
+            result: Some(FinalResult::Refused),
+        };
+    }
+    let at = after(context.held_until, step_back(&story));
+    story.excuse(until(context.now, at));
+    ResultDecision::open(again(story, at))
+}
+
+/// Whether HubSpot blamed the account over a request before, and others went well since then.
+fn went_well_since(before: Option<&Attempt>, others: Option<Timestamp>) -> bool {
+    before.is_some_and(|before| others.is_some_and(|others| others > before.at))
+}
+
+fn step_back(story: &Story) -> Duration {
+    STEP_BACK * 2_u32.pow(story.halted_alone)
 }
 
 /// Waits for what is not its fault: that spends neither an attempt nor age.

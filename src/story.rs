@@ -14,6 +14,9 @@ use crate::outcome::{DeadReason, Words};
 /// How many attempts are kept word for word; of more, the first and the newest stay.
 pub const ATTEMPTS_KEPT_MAX: usize = 20;
 
+/// The outcome of an attempt whose final result is that it was not sent.
+pub const REFUSED: &str = "refused";
+
 /// What has happened to one request so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "snake_case")]
@@ -46,6 +49,8 @@ pub struct Story {
     pub halted_alone: u32,
     /// The attempt that is under way may have mailed it: no answer came.
     pub may_have_mailed: bool,
+    /// HubSpot's last word on the `sendId` in use is that it was not sent, and that may heal.
+    pub not_sent: bool,
     /// Why it is a dead letter, when it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub death: Option<Death>,
@@ -118,6 +123,14 @@ impl Story {
             .map(|since| crate::clock::after(since, wait));
     }
 
+    /// From now on the `sendId` is the next generation's: HubSpot has used this one up and sent
+    /// nothing under it.
+    pub fn use_next_id(&mut self) {
+        self.generation = self.generation.max(1) + 1;
+        self.not_sent = false;
+        self.may_have_mailed = false;
+    }
+
     /// The story with which a dead letter goes out again: the schedule begins anew, and after a
     /// final refusal the generation rises, because HubSpot has used the `sendId` up.
     #[must_use]
@@ -137,6 +150,7 @@ impl Story {
             },
             replays: self.replays + 1,
             may_have_mailed: self.may_have_mailed && !refused,
+            not_sent: self.not_sent && !refused,
             ..Self::default()
         }
     }

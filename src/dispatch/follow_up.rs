@@ -10,7 +10,7 @@ use crate::outcome::{Disposition, LookUp, Words};
 use crate::provider::Provider;
 use crate::queue::{Delivery, Kind, Lane, Queue};
 use crate::retry::FinalResult;
-use crate::story::{Attempt, FollowUp, Story};
+use crate::story::{Attempt, FollowUp, REFUSED, Story};
 
 /// A follow-up whose look-up goes out now.
 pub(super) struct Ready {
@@ -116,7 +116,7 @@ impl LookUp {
         match self {
             Self::Pending => "pending",
             Self::Sent(_) => "sent",
-            Self::NotSent(_) => "refused",
+            Self::NotSent(_) => REFUSED,
             Self::Unclear(_) => "unknown",
             Self::Failed(_) => "not told",
         }

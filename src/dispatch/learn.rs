@@ -67,6 +67,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         };
         self.account.pauses.keep_looking_up(called);
         self.proven(Proof::LookedUp, called, "HubSpot tells results again");
+        if let LookUp::Sent(_) = look_up {
+            let mut last = self.last_sent();
+            *last = (*last).max(Some(accepted_at));
+        }
         let accepted = Instant::now().checked_sub(until(accepted_at, now));
         if let (LookUp::Sent(_), Some(accepted)) = (look_up, accepted) {
             self.proven(

@@ -13,6 +13,7 @@ fn context() -> Context {
         email_id: Some(7),
         held_until: after(now(), Duration::from_secs(30)),
         last_accepted: None,
+        last_sent: None,
         outage: false,
         follow: true,
     }
@@ -258,6 +259,57 @@ fn a_failed_look_up_never_fails_the_mail() {
     }
     let unclear = look(LookUp::Unclear(Words::default()), followed(0, 0));
     assert_eq!(unclear.result, Some(FinalResult::Unknown));
+}
+
+#[test]
+fn an_id_that_is_used_up_by_what_was_not_sent_is_followed_by_the_next_one() {
+    let unclear = || LookUp::Unclear(Words::default());
+    let refused = Story {
+        not_sent: true,
+        ..followed(0, 0)
+    };
+    let (wait, story) = waits(look(unclear(), refused.clone()).disposition);
+    assert_eq!((wait, story.generation, story.spent), (0, 2, 0));
+    assert!(!story.not_sent && story.follow_up.is_none());
+    // An attempt that got no answer may have mailed it since.
+    let unanswered = failure(FailureClass::Transient, Scope::Provider);
+    let (_, story) = waits(decide(Outcome::Unknown(unanswered), refused));
+    assert!(!story.not_sent && story.may_have_mailed);
+    assert_eq!(look(unclear(), story).result, Some(FinalResult::Unknown));
+}
+
+#[test]
+fn a_result_that_blames_the_account_over_one_request_alone_is_its_own_fault() {
+    let halted = || {
+        LookUp::NotSent(Failure {
+            pause: Some(PauseReason::Portal),
+            ..failure(FailureClass::Halted, Scope::Account)
+        })
+    };
+    let mut story = followed(0, 0);
+    let mut rng = fastrand::Rng::with_seed(1);
+    for time in 0..=HALTED_ALONE_MAX {
+        let at = after(now(), Duration::from_mins(time.into()));
+        story.record(Attempt {
+            at,
+            took_ms: 30,
+            outcome: REFUSED.into(),
+            words: Words::default(),
+        });
+        let others = Context {
+            now: at,
+            last_sent: at.checked_sub(Duration::from_secs(1)).ok(),
+            ..context()
+        };
+        let decision = policy().after_look_up(halted(), story.clone(), &others, &mut rng);
+        if time == HALTED_ALONE_MAX {
+            assert_eq!(decision.result, Some(FinalResult::Refused));
+            return;
+        }
+        (_, story) = waits(decision.disposition);
+        assert_eq!(story.halted_alone, time);
+        story.follow_up = followed(0, 0).follow_up;
+    }
 }
 
 #[test]
