@@ -32,6 +32,11 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         self.count_receipt(&delivery, &story);
         story.published_at.get_or_insert(now);
         story.priority = delivery.priority;
+        if delivery.redelivered {
+            // Whoever had it may have called, and told nobody what became of it.
+            story.may_have_mailed = true;
+            story.not_sent = false;
+        }
         if let Some(due) = story.due_at.take() {
             if due > now {
                 return NoCall::with(delivery, Disposition::snooze(due, story), "not due");
