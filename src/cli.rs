@@ -10,6 +10,7 @@ mod queue;
 mod sandbox;
 mod send;
 mod signals;
+mod simulate;
 mod worker;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -56,6 +57,7 @@ enum Command {
     Queue(queue::Args),
     Check(check::Args),
     Sandbox(sandbox::Args),
+    Simulate(simulate::Args),
     /// Print the JSON Schema of a request
     Schema,
 }
@@ -127,6 +129,7 @@ impl Command {
             Self::Queue(args) => queue::run(&config()?, &args, output).await,
             Self::Check(args) => check::run(&config()?, &args, output).await,
             Self::Sandbox(args) => sandbox::run(args, output).await,
+            Self::Simulate(args) => simulate::run(&args, output),
             Self::Schema => schema(output),
         }
     }
@@ -135,6 +138,7 @@ impl Command {
         match self {
             Self::Worker(_) | Self::Sandbox(_) => Talk::Service,
             Self::Demo(_) => Talk::Demo,
+            Self::Simulate(_) => Talk::Simulation,
             Self::Send(_) | Self::Dead(_) | Self::Queue(_) | Self::Check(_) | Self::Schema => {
                 Talk::Command
             }
@@ -151,6 +155,7 @@ impl Command {
             | Self::Queue(_)
             | Self::Check(_)
             | Self::Sandbox(_)
+            | Self::Simulate(_)
             | Self::Schema => Vec::new(),
         }
     }

@@ -33,6 +33,7 @@
 //! | [`metrics`], [`admin`], [`status`], [`logging`] | what operators see |
 //! | [`config`] | the only reader of files and environment |
 //! | [`sandbox`] | the model of HubSpot: a pure state machine, and its HTTP face |
+//! | [`sim`] | the simulation: real dispatchers over the memory queue and the model of HubSpot, all from a seed |
 //! | [`cli`] | the commands; the only room that knows all others and writes to stdout |
 //!
 //! ```text
@@ -42,7 +43,8 @@
 //!                    │              └─> metrics
 //!                    ├─> admin ──> metrics, pause
 //!                    ├─> config
-//!                    └─> sandbox ──> message, outcome, clock
+//!                    ├─> sandbox ──> message, outcome, clock
+//!                    └─> sim ──> dispatch, queue::memory, provider, sandbox
 //! ```
 //!
 //! # Invariants
@@ -94,6 +96,15 @@
 //! disproves it, and which answer is enough depends on the pause (`pause::Proof`): an account that
 //! HubSpot has stopped still has its mail accepted, so there only a final result will do.
 //!
+//! # How it is shown
+//!
+//! The same dispatcher runs in three worlds. On the paused clock over the memory queue, a seed stands
+//! for hours of trouble ([`sim`]), and stories of a few requests stand in `tests/it/dispatch`. The
+//! contract suite holds the memory queue, SQLite and RabbitMQ to the same rules, so that the
+//! simulation's queue is no wishful one. And real processes are killed, stopped and cut off from
+//! each other in `tests/it/whole`. Whatever wakes several tasks does it in the order in which they
+//! came (`Notify`, never `watch`), or no seed would repeat.
+//!
 //! # Where a change belongs
 //!
 //! | change | room |
@@ -123,5 +134,6 @@ pub mod queue;
 pub mod quota;
 pub mod retry;
 pub mod sandbox;
+pub mod sim;
 pub mod status;
 pub mod story;

@@ -18,6 +18,8 @@ pub enum Talk {
     Command,
     /// The demo provokes warnings and tells of them itself.
     Demo,
+    /// The simulation provokes everything and tells of it itself.
+    Simulation,
 }
 
 impl Talk {
@@ -27,6 +29,7 @@ impl Talk {
             Self::Service => "info,lapin=error,hyper=warn,reqwest=warn",
             Self::Command => "warn,lapin=off",
             Self::Demo => "error",
+            Self::Simulation => "off",
         }
     }
 }

@@ -107,7 +107,6 @@ impl RateLimiter {
     }
 
     /// Records that the call goes out now.
-    #[expect(clippy::needless_pass_by_value, reason = "a token is spent once")]
     pub fn spend(&self, _token: Token) {
         if let Some(window) = &self.window {
             let mut ledger = window.lock();
@@ -117,7 +116,6 @@ impl RateLimiter {
     }
 
     /// Gives a token back unused.
-    #[expect(clippy::needless_pass_by_value, reason = "a token is given back once")]
     pub fn give_back(&self, _token: Token) {
         if let Some(window) = &self.window {
             let mut ledger = window.lock();

@@ -15,6 +15,7 @@ mod state;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
@@ -139,6 +140,12 @@ impl MemoryQueue {
         }
     }
 
+    /// Whether a delivery can still be settled.
+    #[must_use]
+    pub fn is_in_hand(&self, delivery: &Delivery) -> bool {
+        self.broker.lock().in_hand.contains_key(&delivery.tag)
+    }
+
     /// How many messages stand anywhere but among the dead letters.
     #[must_use]
     pub fn undone(&self) -> usize {
@@ -173,8 +180,9 @@ impl MemoryQueue {
     }
 
     /// The broker dies: all connections are lost, and nobody is served until [`Self::come_up`]. Of
-    /// what waits, the copies at these places (modulo their number) come twice; returns their ids.
-    pub fn go_down(&self, twice: &[usize]) -> Vec<String> {
+    /// what waits, the copies at these places (modulo their number) come twice; returns those, each
+    /// a body and its `message_id`.
+    pub fn go_down(&self, twice: &[usize]) -> Vec<(Bytes, Option<String>)> {
         let mut state = self.broker.lock();
         state.lose_all();
         state.down = true;
@@ -256,10 +264,11 @@ impl Queue for MemoryQueue {
 
     async fn settle(&self, delivery: Delivery, disposition: Disposition) -> Result<(), QueueError> {
         let Connection { number, clock, .. } = self.connection.as_ref();
+        let interruption = self.connection.next().take();
         let mut state = self.broker.lock();
         let message = (state.in_hand.remove(&delivery.tag)).ok_or(QueueError::Lost)?;
         let publishes = !matches!(disposition, Disposition::Complete | Disposition::Release);
-        let settled = match self.connection.next().take() {
+        let settled = match interruption {
             None => {
                 state.carry_out(message, disposition, clock);
                 Ok(())

@@ -124,7 +124,7 @@ impl Serialize for Properties<'_> {
 /// One HTTP answer, its body cut to a bound.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
-    pub(super) status: u16,
+    pub status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: String,
 }

@@ -230,13 +230,13 @@ impl State {
 
     /// A broker that dies while it moves what is due on may do so twice: a fresh copy, that tells
     /// nobody it is one.
-    pub(super) fn repeat_waiting(&mut self, which: usize) -> Option<String> {
+    pub(super) fn repeat_waiting(&mut self, which: usize) -> Option<(Bytes, Option<String>)> {
         let (key, (due, message)) = self.waiting.iter().nth(which)?;
         let (at, due, mut copy) = (key.0, *due, message.clone());
         copy.number = self.number();
-        let id = copy.message_id.clone();
+        let told = (copy.body.clone(), copy.message_id.clone());
         self.waiting.insert((at, copy.number), (due, copy));
-        id
+        Some(told)
     }
 
     pub(super) fn hand_out(

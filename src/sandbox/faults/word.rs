@@ -139,7 +139,7 @@ impl Fault {
         }
         let name = name.to_ascii_uppercase();
         if let Ok(status) = name.strip_prefix("HTTP").unwrap_or(&name).parse::<u16>() {
-            return (400..600)
+            return (300..600)
                 .contains(&status)
                 .then_some(Self::Call(CallFault::Http(status)));
         }
