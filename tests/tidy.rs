@@ -183,3 +183,21 @@ fn nothing_is_left_for_later() {
         }
     }
 }
+
+#[test]
+fn every_deliberate_fault_still_fits_the_code() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = fs::read_to_string(root.join("tests/faults/list.toml")).unwrap();
+    let list: toml::Table = list.parse().unwrap();
+    let faults = list["fault"].as_array().unwrap();
+    assert!(faults.len() >= 12);
+    for fault in faults {
+        let file = fault["file"].as_str().unwrap();
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        let also = fault.get("also").and_then(|also| also.as_array());
+        for edit in std::iter::once(fault).chain(also.into_iter().flatten()) {
+            let times = text.matches(edit["find"].as_str().unwrap()).count();
+            assert_eq!(times, 1, "{file}: {}", fault["name"]);
+        }
+    }
+}
