@@ -6,7 +6,7 @@
 //! | `address` | where the broker is, just now |
 //! | `link` | the two connections, and making new ones |
 //! | `channel` | what is asked of an open channel, with time-outs |
-//! | `mend` | messages that lapin cannot read |
+//! | `mend` | messages that lapin could not read, made readable |
 //! | `publisher` | one function: published, and confirmed |
 //! | `events` | outcomes, told to whoever listens |
 //! | `intake` | the consumers of a lane |

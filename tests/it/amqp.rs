@@ -18,6 +18,7 @@ use postrider::story::{Death, Story};
 use tokio::time::{Instant, timeout};
 
 mod events;
+mod hostile;
 mod outages;
 
 use crate::support::broker::{self, Broker};

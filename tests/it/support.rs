@@ -3,3 +3,4 @@
 pub mod broker;
 pub mod producer;
 pub mod proxy;
+pub mod raw;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, TLSConfig};
-use lapin::{Connection, ConnectionProperties, ErrorKind, Event};
+use lapin::{Connection, ConnectionProperties, Event};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -75,15 +75,6 @@ struct Connector {
     address: Address,
     role: Role,
     topology: Topology,
-    /// A message came that lapin could not read: the next ones are mended on the way.
-    mends: bool,
-}
-
-/// Why connections ended.
-struct Loss {
-    why: String,
-    /// lapin could not read what came.
-    unreadable: bool,
 }
 
 // === impl Link ===
@@ -104,7 +95,6 @@ impl Link {
             address,
             role,
             topology,
-            mends: false,
         };
         let first = match (connector.connect(target).await, role) {
             (Ok(connections), _) => State::Up(connections),
@@ -190,7 +180,7 @@ fn closed() -> QueueError {
 }
 
 /// Makes new connections whenever the old ones are lost, until `stop`.
-async fn keep_up(mut connector: Connector, teller: watch::Sender<State>, stop: CancellationToken) {
+async fn keep_up(connector: Connector, teller: watch::Sender<State>, stop: CancellationToken) {
     let mut lost_at = Instant::now();
     let mut pause = PAUSE_FIRST;
     loop {
@@ -203,10 +193,9 @@ async fn keep_up(mut connector: Connector, teller: watch::Sender<State>, stop: C
             };
             connections.gone.cancel();
             connections.close().await;
-            let Some(Loss { why, unreadable }) = loss else {
+            let Some(why) = loss else {
                 break;
             };
-            connector.mends |= unreadable;
             let place = connections.place();
             tracing::warn!(%place, %why, "queue connection lost; nothing is lost meanwhile");
             teller.send_replace(State::Down(place.unreachable(why)));
@@ -258,7 +247,7 @@ impl Connector {
 
     async fn connect(&self, target: Target) -> Result<Arc<Connections>, QueueError> {
         let publish = connection(&target, "publish", false).await?;
-        let consume = connection(&target, "consume", self.mends).await?;
+        let consume = connection(&target, "consume", true).await?;
         let place = target.place;
         if self.role == Role::Worker {
             self.topology.declare(&consume, &place).await?;
@@ -327,12 +316,12 @@ impl Connections {
     }
 
     /// Returns why, when either is lost.
-    async fn lost(&self) -> Loss {
+    async fn lost(&self) -> String {
         tokio::select! {
             biased;
             loss = lost(&self.consume, "consume") => loss,
             loss = lost(self.publisher.connection(), "publish") => loss,
-            () = self.gone.cancelled() => Loss::because("a channel was closed"),
+            () = self.gone.cancelled() => "a channel was closed".into(),
         }
     }
 
@@ -350,20 +339,11 @@ impl Connections {
     }
 }
 
-impl Loss {
-    fn because(why: &str) -> Self {
-        Self {
-            why: why.into(),
-            unreadable: false,
-        }
-    }
-}
-
-async fn lost(connection: &Connection, purpose: &'static str) -> Loss {
+async fn lost(connection: &Connection, purpose: &'static str) -> String {
     let mut events = std::pin::pin!(connection.events_listener());
     // An error that came before we listened is told by the status alone.
     if !connection.status().connected() {
-        return Loss::because("it was closed");
+        return "it was closed".into();
     }
     while let Some(event) = events.next().await {
         #[expect(clippy::wildcard_enum_match_arm, reason = "lapin's, non-exhaustive")]
@@ -372,12 +352,7 @@ async fn lost(connection: &Connection, purpose: &'static str) -> Loss {
             // that was in hand for too long. Where the channel was the publisher's, it gives the
             // connections up itself.
             Event::Error(error) if error.is_amqp_soft_error() => {}
-            Event::Error(error) => {
-                return Loss {
-                    why: error::why(&error),
-                    unreadable: matches!(error.kind(), ErrorKind::ParsingError(_)),
-                };
-            }
+            Event::Error(error) => return error::why(&error),
             Event::ConnectionBlocked(why) => {
                 tracing::warn!(purpose, why, "the broker takes nothing for now");
             }
@@ -386,8 +361,8 @@ async fn lost(connection: &Connection, purpose: &'static str) -> Loss {
             _ => {}
         }
         if !connection.status().connected() {
-            return Loss::because("it was closed");
+            return "it was closed".into();
         }
     }
-    Loss::because("it ended")
+    "it ended".into()
 }

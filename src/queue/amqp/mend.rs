@@ -1,23 +1,35 @@
-//! Makes a message readable that lapin cannot read.
+//! Makes every message readable to lapin, on its way from the broker.
 //!
 //! AMQP's short strings are UTF-8 to lapin and bytes to the broker. One message with a binary
 //! `message_id` would end the consuming connection, come back and end the next one, for ever: no
-//! other message would be sent. So once that has happened, what the broker says is led through
-//! here, and each byte that cannot be read becomes [`UNREADABLE`]. It is a control character, which
-//! no id may hold: such a request is a dead letter, like any other malformed one.
+//! other message would be sent. So what the broker says is led through here, and each byte that
+//! cannot be read becomes [`UNREADABLE`]. It is a control character, which no id may hold: such a
+//! request is a dead letter, like any other malformed one.
+//!
+//! And lapin reads tables in tables by recursion, on a stack of 2 MiB. A frame has room for 26,000
+//! of them, and what overflows a stack ends the process. So from [`NESTED_MAX`] on, a table becomes
+//! a byte array, which stands on the wire just like one. Since no process lives to learn of that,
+//! every consuming connection is led through here from its beginning.
 
 use std::io;
 use std::net::Ipv4Addr;
 
-use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
 /// ASCII's *substitute*.
 const UNREADABLE: u8 = 0x1A;
+/// Tables and arrays within one another, from which on the inner ones become byte arrays. Nobody
+/// nests deeper: the broker's own `x-death` is a table in an array.
+const NESTED_MAX: u8 = 16;
 /// A broker's frames have 128 KiB unless its administrator says otherwise.
 const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What is read, or written, at a time.
+const BUFFER_BYTES: usize = 64 * 1024;
 const CONTENT_HEADER: u8 = 2;
+/// AMQP's type of bytes that mean nothing to it.
+const BYTE_ARRAY: u8 = b'x';
 /// The properties in the order of their flags, the highest bit first.
 const PROPERTIES: [Property; 14] = {
     use Property::{Fixed, Table, Text};
@@ -79,11 +91,17 @@ where
     }
 }
 
-async fn mended(mut from: impl AsyncRead + Unpin, mut to: OwnedWriteHalf) -> io::Result<()> {
+async fn mended(from: impl AsyncRead + Unpin, to: OwnedWriteHalf) -> io::Result<()> {
     use tokio::io::AsyncWriteExt;
+    let mut from = BufReader::with_capacity(BUFFER_BYTES, from);
+    let mut to = tokio::io::BufWriter::with_capacity(BUFFER_BYTES, to);
     let mut head = [0; 7];
     let mut payload = Vec::new();
     loop {
+        if from.buffer().is_empty() {
+            // Nothing more has come: what has, goes on before the wait.
+            to.flush().await?;
+        }
         from.read_exact(&mut head).await?;
         let [kind, _, _, a, b, c, d] = head;
         // With the octet that ends a frame.
@@ -103,7 +121,7 @@ async fn mended(mut from: impl AsyncRead + Unpin, mut to: OwnedWriteHalf) -> io:
 
 async fn as_it_is(mut from: OwnedReadHalf, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
     use tokio::io::AsyncReadExt;
-    let mut buffer = vec![0; 64 * 1024];
+    let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let count = from.read(&mut buffer).await?;
         let Some(read @ [_, ..]) = buffer.get(..count) else {
@@ -127,7 +145,7 @@ fn mend(payload: &mut [u8]) {
         }
         let mended = match property {
             Property::Text => rest.mend_text(),
-            Property::Table => rest.mend_table(),
+            Property::Table => rest.mend_table(0),
             Property::Fixed(bytes) => rest.take(*bytes).map(|_| ()),
         };
         // What is no content header at all is left to lapin to refuse.
@@ -162,32 +180,37 @@ impl<'a> Rest<'a> {
     }
 
     /// A table's names are short strings too; its values are not.
-    fn mend_table(&mut self) -> Option<()> {
+    fn mend_table(&mut self, outer: u8) -> Option<()> {
         let mut entries = Rest(self.take_long()?);
         while !entries.0.is_empty() {
             entries.mend_text()?;
-            entries.mend_value()?;
+            entries.mend_value(outer)?;
         }
         Some(())
     }
 
-    fn mend_value(&mut self) -> Option<()> {
-        let bytes = match *self.take(1)?.first()? {
-            b'F' => return self.mend_table(),
+    /// A value within so many `outer` tables and arrays of the headers.
+    fn mend_value(&mut self, outer: u8) -> Option<()> {
+        let kind = self.take(1)?.first_mut()?;
+        if outer >= NESTED_MAX && matches!(kind, b'F' | b'A') {
+            *kind = BYTE_ARRAY;
+        }
+        let bytes = match *kind {
+            b'F' => return self.mend_table(outer + 1),
             b'A' => {
                 let mut values = Rest(self.take_long()?);
                 while !values.0.is_empty() {
-                    values.mend_value()?;
+                    values.mend_value(outer + 1)?;
                 }
                 return Some(());
             }
-            b'S' | b'x' => return self.take_long().map(|_| ()),
+            b'S' | BYTE_ARRAY => return self.take_long().map(|_| ()),
             b'V' => 0,
             b't' | b'b' | b'B' => 1,
-            b's' | b'u' => 2,
+            b's' | b'u' | b'U' => 2,
             b'I' | b'i' | b'f' => 4,
             b'D' => 5,
-            b'l' | b'd' | b'T' => 8,
+            b'l' | b'L' | b'd' | b'T' => 8,
             _ => return None,
         };
         self.take(bytes).map(|_| ())
