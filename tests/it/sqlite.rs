@@ -18,6 +18,8 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
+mod hostile;
+
 const DEADLINE: Duration = Duration::from_secs(20);
 
 #[tokio::test]

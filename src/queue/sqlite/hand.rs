@@ -7,6 +7,9 @@ use tokio::sync::watch;
 
 use super::super::{Delivery, Tag};
 
+/// An intake that there never is.
+const NOBODY: u64 = u64::MAX;
+
 /// What the writer, the intakes and the watcher share.
 #[derive(Debug, Default)]
 pub(super) struct Hand {
@@ -83,6 +86,11 @@ impl Held {
 
     pub(super) fn is_free(&self, number: i64) -> bool {
         !self.in_hand.contains_key(&number)
+    }
+
+    /// It cannot be read: nobody gets it, until the queue is opened anew.
+    pub(super) fn set_aside(&mut self, number: i64) {
+        self.in_hand.insert(number, NOBODY);
     }
 
     /// Takes it in hand, and tells whether it was there before.

@@ -5,12 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rusqlite::ErrorCode;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::super::{Delivery, Intake, Lane, QueueError, Tag};
 use super::hand::{Claim, Hand};
-use super::store::Store;
+use super::store::{Store, Stored};
 use crate::clock::{self, Clock};
 use crate::message::AccountName;
 
@@ -126,31 +127,46 @@ impl Place {
         if held.is_closed() {
             return Ok(Found::Closed);
         }
-        let is_free = |number| held.is_free(number);
-        let Some(number) = store.next(&self.account, self.lane, now, is_free)? else {
-            return store
-                .next_due(&self.account, self.lane, now)
-                .map(Found::NothingUntil);
-        };
-        // Read before it is taken in hand: after an error it is still there for the next look.
-        let stored = store.read(number)?;
-        let delivery = Delivery {
+        loop {
+            let is_free = |number| held.is_free(number);
+            let Some(number) = store.next(&self.account, self.lane, now, is_free)? else {
+                return store
+                    .next_due(&self.account, self.lane, now)
+                    .map(Found::NothingUntil);
+            };
+            // Read before it is taken in hand: after an error it is still there for the next look.
+            let stored = match store.read(number) {
+                // Its own pages are damaged, for the index has just been read: the others go on.
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+                    held.set_aside(number);
+                    tracing::error!(
+                        number, %error, hint = store.fault(&error).hint(),
+                        "queue.row_damaged: row {number} cannot be read and is set aside; it stays in the file"
+                    );
+                    continue;
+                }
+                stored => stored?,
+            };
+            let delivery = self.delivery(stored, number, held.take(number, self.intake));
+            drop(held);
+            let claim = Claim::new(Arc::clone(&self.hand), delivery);
+            return Ok(Found::Next(Box::new(claim)));
+        }
+    }
+
+    fn delivery(&self, stored: Stored, number: i64, redelivered: bool) -> Delivery {
+        Delivery {
             body: stored.body,
             message_id: stored.message_id,
             account: self.account.clone(),
             priority: stored.priority,
             lane: self.lane,
             story: stored.story,
-            redelivered: held.take(number, self.intake),
+            redelivered,
             tag: Tag {
                 intake: self.intake,
                 number: number.cast_unsigned(),
             },
-        };
-        drop(held);
-        Ok(Found::Next(Box::new(Claim::new(
-            Arc::clone(&self.hand),
-            delivery,
-        ))))
+        }
     }
 }

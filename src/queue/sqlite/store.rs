@@ -8,6 +8,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, Row, Rows, TransactionBehavior, params};
 
 use super::super::{DeadLetter, Depth, Lane, QueueError};
@@ -20,6 +21,8 @@ use crate::story::Story;
 const PAGE_LETTERS_MAX: usize = 500;
 /// How many bytes of bodies a page holds, by which it ends: bodies may have 256 KiB.
 const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// ASCII's *substitute*: a control character, which no id may hold.
+const UNREADABLE: &str = "\u{1a}";
 /// Another process holds the lock: it would make each of many changes wait as long as the first.
 const BUSY: Option<ErrorCode> = Some(ErrorCode::DatabaseBusy);
 
@@ -191,8 +194,8 @@ impl Store {
         )?;
         statement.query_row([number], |row| {
             Ok(Stored {
-                body: Bytes::from(row.get::<_, Vec<u8>>(2)?),
-                message_id: row.get(1)?,
+                body: body_of(row)?,
+                message_id: message_id_of(row)?,
                 priority: priority_of(row.get(3)?),
                 story: story_of(row, number)?,
             })
@@ -225,8 +228,8 @@ impl Store {
         while let Some(row) = rows.next()? {
             let number = row.get(3)?;
             let letter = DeadLetter {
-                body: Bytes::from(row.get::<_, Vec<u8>>(2)?),
-                message_id: row.get(1)?,
+                body: body_of(row)?,
+                message_id: message_id_of(row)?,
                 story: story_of(row, number)?,
             };
             bytes += letter.body.len();
@@ -333,11 +336,37 @@ fn first(row: &Row<'_>) -> rusqlite::Result<i64> {
     row.get(0)
 }
 
-/// The story in the first column. One that cannot be read must not hold up the lane.
+// What another hand has written must not hold up the lane: SQLite keeps any bytes as text, in a
+// strict table too. Whatever stands in these three columns is read as something.
+
+/// The story in the first column; an empty one where none can be read.
 fn story_of(row: &Row<'_>, number: i64) -> rusqlite::Result<Story> {
-    let text: String = row.get(0)?;
-    Ok(serde_json::from_str(&text).unwrap_or_else(|error| {
+    let text = bytes_of(row.get_ref(0)?).unwrap_or_default();
+    Ok(serde_json::from_slice(text).unwrap_or_else(|error| {
         tracing::warn!(number, %error, "queue.story_unreadable: row {number} has no readable story");
         Story::default()
     }))
+}
+
+/// The id in the second column. What cannot be read of it becomes [`UNREADABLE`].
+fn message_id_of(row: &Row<'_>) -> rusqlite::Result<Option<String>> {
+    let id = bytes_of(row.get_ref(1)?);
+    Ok(id.map(|id| match std::str::from_utf8(id) {
+        Ok(id) => id.to_owned(),
+        Err(_) => String::from_utf8_lossy(id).replace(char::REPLACEMENT_CHARACTER, UNREADABLE),
+    }))
+}
+
+/// The body in the third column.
+fn body_of(row: &Row<'_>) -> rusqlite::Result<Bytes> {
+    let body = bytes_of(row.get_ref(2)?).unwrap_or_default();
+    Ok(Bytes::copy_from_slice(body))
+}
+
+/// Nothing of a null, and of a number.
+fn bytes_of(value: ValueRef<'_>) -> Option<&[u8]> {
+    match value {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(bytes),
+        ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => None,
+    }
 }
