@@ -12,6 +12,7 @@ mod follow_up;
 mod keeper;
 mod lane;
 mod learn;
+mod mishap;
 mod storm;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

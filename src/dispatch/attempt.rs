@@ -7,11 +7,12 @@ use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::mishap::ours;
 use super::{Dispatcher, NoCall, millis};
 use crate::clock::until;
 use crate::message::{MessageId, SendRequest};
 use crate::metrics::Operation;
-use crate::outcome::{DeadReason, Disposition, Failure, FailureClass, Outcome, Scope, Words};
+use crate::outcome::{DeadReason, Disposition, Failure, Outcome, Words};
 use crate::provider::Provider;
 use crate::queue::{Delivery, Kind, Lane, Queue};
 use crate::retry::{dead, death};
@@ -187,14 +188,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         self.flying(1);
         let answer = AssertUnwindSafe(call).catch_unwind().await;
         self.flying(-1);
-        answer.map_err(|_| Failure {
-            class: FailureClass::Transient,
-            scope: Scope::Message,
-            pause: None,
-            retry_after: None,
-            words: Words::default(),
-            hint: "Postrider failed while it called HubSpot; please report it".into(),
-        })
+        answer.map_err(|_| ours())
     }
 
     /// Counts what is seen for the first time, and what came back by replay.

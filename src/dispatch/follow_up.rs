@@ -103,7 +103,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
 }
 
 /// The id and the content id of a request that was read before.
-fn name_of(delivery: &Delivery) -> (String, Option<i64>) {
+pub(super) fn name_of(delivery: &Delivery) -> (String, Option<i64>) {
     match SendRequest::parse(&delivery.body, delivery.message_id.as_deref()) {
         Ok(request) => (request.id.to_string(), Some(request.email_id)),
         Err(_) => (delivery.message_id.clone().unwrap_or_default(), None),

@@ -1,5 +1,6 @@
 //! The loop of one lane: an open gate, a permit, a token, and only then a delivery.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Dispatcher, QUEUE_ERROR_WAIT, pause_for, sleep_until};
+use super::{
+    Dispatcher, NoCall, QUEUE_ERROR_WAIT, attempt, follow_up, mishap, pause_for, sleep_until,
+};
 use crate::outcome::Disposition;
 use crate::pause::Gate;
 use crate::provider::Provider;
@@ -37,6 +40,12 @@ struct Turn<'a, Q: Queue> {
     opened: Instant,
     permit: Option<OwnedSemaphorePermit>,
     token: Option<Token>,
+}
+
+/// A delivery whose call goes out now.
+enum Ready {
+    Send(Box<attempt::Ready>),
+    LookUp(Box<follow_up::Ready>),
 }
 
 impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
@@ -153,29 +162,36 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     /// Sets the call off. What needs none is settled without spending the token.
     fn start(self: &Arc<Self>, delivery: Delivery, turn: &mut Turn<'_, Q>, calls: &TaskTracker) {
         let this = Arc::clone(self);
-        let settled = match turn.lane {
-            Lane::Sends => match self.examine(delivery) {
-                Ok(ready) => {
-                    let permit = self.spend(turn);
-                    calls.spawn(async move { this.attempt(ready, permit).await });
-                    return;
-                }
-                Err(settled) => settled,
-            },
-            Lane::Results => match self.examine_follow_up(delivery) {
-                Ok(ready) => {
-                    let permit = self.spend(turn);
-                    calls.spawn(async move { this.follow_up(ready, permit).await });
-                    return;
-                }
-                Err(settled) => settled,
-            },
+        let spare = mishap::spare(&delivery);
+        let examined = catch_unwind(AssertUnwindSafe(|| match turn.lane {
+            Lane::Sends => self.examine(delivery).map(|it| Ready::Send(Box::new(it))),
+            Lane::Results => self
+                .examine_follow_up(delivery)
+                .map(|it| Ready::LookUp(Box::new(it))),
+        }));
+        let permit = match examined {
+            Ok(Ok(_)) => self.spend(turn),
+            Ok(Err(_)) | Err(_) => turn.permit.take(),
         };
-        let permit = turn.permit.take();
         calls.spawn(async move {
-            this.settle(settled.delivery, settled.disposition, &settled.id, None)
-                .await;
-            drop(permit);
+            let work = async {
+                match examined {
+                    Ok(Ok(Ready::Send(ready))) => this.attempt(*ready, permit).await,
+                    Ok(Ok(Ready::LookUp(ready))) => this.follow_up(*ready, permit).await,
+                    Ok(Err(settled)) => {
+                        let NoCall {
+                            delivery,
+                            disposition,
+                            id,
+                        } = *settled;
+                        this.settle(delivery, disposition, &id, None).await;
+                        drop(permit);
+                    }
+                    // It was told where it happened; what follows is the same.
+                    Err(panic) => resume_unwind(panic),
+                }
+            };
+            this.to_the_end(work, spare).await;
         });
     }
 

@@ -1,4 +1,5 @@
-//! The memory queue, with somebody who writes down what it is asked to do.
+//! The memory queue, with somebody who writes down what it is asked to do, and who panics where a
+//! request whose id begins with `trips-` was sent.
 
 use std::sync::{Arc, Mutex};
 
@@ -56,6 +57,9 @@ impl Queue for Overheard {
 
     async fn settle(&self, delivery: Delivery, disposition: Disposition) -> Result<(), QueueError> {
         let what = disposition.label();
+        let body = String::from_utf8_lossy(&delivery.body);
+        let sent = matches!(disposition, Disposition::FollowUp { .. });
+        assert!(!(sent && body.contains("trips-")), "the test says so");
         let settled = self.queue.settle(delivery, disposition).await;
         self.hear(match settled {
             Ok(()) => Heard::Settled(what),

@@ -202,6 +202,28 @@ async fn panics_leave_the_lanes_running() {
     world.end().await;
 }
 
+/// A bug of ours that one request brings about each time.
+#[tokio::test(start_paused = true)]
+async fn a_request_over_which_we_panic_ends_as_one_dead_letter_and_blames_no_neighbour() {
+    let world = start(Scripted::new(|id, _, _| accepted(id)), settings(), 300).await;
+    let trips = parcel("trips-1", "");
+    world.queue.publish(trips).await.unwrap();
+    for n in 300..600 {
+        let parcel = parcel(&format!("m-{n}"), "");
+        world.queue.publish(parcel).await.unwrap();
+    }
+    world.drained(5 * HOUR).await;
+    let dead = world.dead();
+    assert_eq!(dead, [("trips-1".to_owned(), DeadReason::Exhausted)]);
+    let letter = world.queue.standing().dead.remove(0);
+    let told = letter.story.death.unwrap().words.message.unwrap();
+    assert!(told.contains("please report it"), "{told}");
+    assert_eq!(world.hubspot.tries("trips-1"), 12);
+    assert_eq!(world.hubspot.calls().len(), 600 + 12);
+    assert_eq!(world.account.in_flight(), 0);
+    world.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_queue_that_refuses_what_became_of_a_message_does_not_make_us_spin() {
     let world = start(Scripted::new(|_, _, _| rejected()), settings(), 20).await;

@@ -73,7 +73,7 @@ impl Scripted {
 }
 
 #[derive(Clone)]
-pub(super) struct Shared(Arc<Scripted>);
+pub(super) struct Shared(pub(super) Arc<Scripted>);
 
 impl Provider for Shared {
     async fn send(&self, _: &SendRequest, send_id: &str) -> Outcome {
