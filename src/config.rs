@@ -4,6 +4,9 @@
 //! every default filled in, made by `typed`). An error names the key, the place it came from and
 //! the next step, and never shows a secret.
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod hostile;
 mod raw;
 mod secret;
 mod show;

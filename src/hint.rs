@@ -63,6 +63,10 @@ pub fn without_values(message: &str) -> String {
         .split_once('`')
         .and_then(|(before, rest)| Some((before, rest.rsplit_once("`, expected")?)));
     match named {
+        // A number is back-ticked as well, and may be somebody's: it stood where a text should.
+        Some((before, (_, after))) if before.starts_with("invalid") => {
+            format!("{before}…, expected{after}")
+        }
         Some((before, (name, after))) => {
             format!("{before}`{}`, expected{after}", shown(name))
         }
@@ -87,6 +91,12 @@ mod tests {
         let told =
             without_values(r#"invalid type: string "a\"b@x.example", expected i64 at line 1"#);
         assert_eq!(told, "invalid type: string …, expected i64 at line 1");
+    }
+
+    #[test]
+    fn a_number_is_left_out() {
+        let told = without_values("invalid type: integer `491701234567`, expected a string");
+        assert_eq!(told, "invalid type: integer …, expected a string");
     }
 
     #[test]

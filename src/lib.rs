@@ -105,6 +105,15 @@
 //! each other in `tests/it/whole`. Whatever wakes several tasks does it in the order in which they
 //! came (`Notify`, never `watch`), or no seed would repeat.
 //!
+//! # Hostile input
+//!
+//! Whatever anybody may write is read by one of five rooms: the request ([`message`]), what stands
+//! beside it (`queue/amqp`), a row (`queue/sqlite`), HubSpot's answer (`provider/hubspot`), and the
+//! [`config`]; and a story goes on from there ([`retry`]). Each has a `hostile.rs` that states what
+//! must hold of any bytes. proptest asks it in the tests, and libFuzzer with `tests/fuzz/run
+//! [INPUTS [TARGET…]]`: a million inputs of each, guided by coverage, on the stable toolchain. What
+//! either finds becomes a test.
+//!
 //! # Where a change belongs
 //!
 //! | change | room |

@@ -5,6 +5,10 @@
 //! arithmetic from it and nothing else: jitter is ours, from a seeded generator, so that a
 //! simulation repeats.
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod hostile;
+
 use std::time::Duration;
 
 use backoff::ExponentialBackoff;
@@ -166,7 +170,7 @@ impl RetryPolicy {
                 held(story, context.held_until, context)
             }
             FailureClass::Transient => {
-                story.spent += 1;
+                story.spent = story.spent.saturating_add(1);
                 self.again_or_exhausted(failure, story, context, rng)
             }
             FailureClass::Permanent => dead(
@@ -243,7 +247,7 @@ impl RetryPolicy {
                     },
                     FailureClass::Halted => after_halted_result(failure, story, context),
                     FailureClass::Throttled | FailureClass::Transient => {
-                        story.spent += 1;
+                        story.spent = story.spent.saturating_add(1);
                         ResultDecision::open(self.again_or_exhausted(&failure, story, context, rng))
                     }
                 }
@@ -331,7 +335,7 @@ fn after_halt(failure: &Failure, mut story: Story, context: &Context) -> Disposi
     let before = story.attempts.iter().rev().nth(1);
     let before = before.filter(|attempt| attempt.outcome == FailureClass::Halted.label());
     if went_well_since(before, context.last_accepted) {
-        story.halted_alone += 1;
+        story.halted_alone = story.halted_alone.saturating_add(1);
     }
     if story.halted_alone >= HALTED_ALONE_MAX {
         let problem = format!(
@@ -355,7 +359,7 @@ fn after_halted_result(failure: Failure, mut story: Story, context: &Context) ->
     let refusals = story.attempts.iter().rev();
     let mut refusals = refusals.filter(|attempt| attempt.outcome == REFUSED);
     if went_well_since(refusals.nth(1), context.last_sent) {
-        story.halted_alone += 1;
+        story.halted_alone = story.halted_alone.saturating_add(1);
     }
     if story.halted_alone >= HALTED_ALONE_MAX {
         return ResultDecision {
@@ -415,7 +419,7 @@ fn later(mut story: Story, context: &Context) -> ResultDecision {
     if age >= RESULT_AGE_MAX {
         return ResultDecision::ended(FinalResult::Unknown);
     }
-    follow_up.look_ups += 1;
+    follow_up.look_ups = follow_up.look_ups.saturating_add(1);
     let wait = look_up_delay(follow_up.look_ups);
     ResultDecision::open(Disposition::FollowUp {
         at: after(context.now, wait),

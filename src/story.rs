@@ -126,7 +126,7 @@ impl Story {
     /// From now on the `sendId` is the next generation's: HubSpot has used this one up and sent
     /// nothing under it.
     pub fn use_next_id(&mut self) {
-        self.generation = self.generation.max(1) + 1;
+        self.generation = self.generation.max(1).saturating_add(1);
         self.not_sent = false;
         self.may_have_mailed = false;
     }
@@ -144,11 +144,11 @@ impl Story {
             priority: self.priority,
             attempts: self.attempts.clone(),
             generation: if refused {
-                self.generation.max(1) + 1
+                self.generation.max(1).saturating_add(1)
             } else {
                 self.generation
             },
-            replays: self.replays + 1,
+            replays: self.replays.saturating_add(1),
             may_have_mailed: self.may_have_mailed && !refused,
             not_sent: self.not_sent && !refused,
             ..Self::default()

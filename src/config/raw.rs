@@ -44,6 +44,10 @@ pub const KEYS: [&str; 26] = [
 
 const HAPIKEY: &str = "accounts.NAME.hapikey";
 
+/// More words than any key has: what a message repeats of one that nobody knows.
+const KEY_WORDS_MAX: usize = 8;
+/// Longer than the name of any variable of ours.
+const VARIABLE_CHARS_MAX: usize = 150;
 /// The first word of every variable that is ours.
 const ENV_PREFIX: &str = "POSTRIDER_";
 
@@ -103,9 +107,13 @@ impl Raw {
                 "name a readable TOML file with --config",
             )
         })?;
-        let document = DeTable::parse(&text).map_err(|error| {
+        self.read_text(path, &text)
+    }
+
+    pub(super) fn read_text(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
+        let document = DeTable::parse(text).map_err(|error| {
             // The error's own text shows the line as it stands, which may hold a secret.
-            let line = error.span().map_or(1, |span| line_of(&text, span.start));
+            let line = error.span().map_or(1, |span| line_of(text, span.start));
             ConfigError::new(
                 format!(
                     "{} line {line} is not TOML: {}",
@@ -115,7 +123,7 @@ impl Raw {
                 "write `key = \"value\"` below a `[section]`",
             )
         })?;
-        self.read_table(path, &text, "", document.get_ref())
+        self.read_table(path, text, "", document.get_ref())
     }
 
     fn read_table(
@@ -150,7 +158,7 @@ impl Raw {
 
     // === environment ===
 
-    fn read_variable(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
+    pub(super) fn read_variable(&mut self, name: &str, value: &str) -> Result<(), ConfigError> {
         let Some(path) = name.strip_prefix(ENV_PREFIX) else {
             return Ok(());
         };
@@ -192,7 +200,10 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, line } => write!(f, "{} line {line}", path.display()),
-            Self::Variable(name) => write!(f, "variable {name}"),
+            Self::Variable(name) => {
+                let name: String = name.chars().take(VARIABLE_CHARS_MAX).collect();
+                write!(f, "variable {}", name.escape_debug())
+            }
             Self::Flag(name) => write!(f, "flag {name}"),
         }
     }
@@ -250,12 +261,14 @@ fn refuse_hapikey(key: &str, place: &Place) -> Result<(), ConfigError> {
     }
     Err(ConfigError::new(
         format!(
-            "{key} ({place}): HubSpot has not supported API keys (hapikey) since 2022-11-30, \
-             and Single Send refuses them"
+            "{} ({place}): HubSpot has not supported API keys (hapikey) since 2022-11-30, \
+             and Single Send refuses them",
+            shown(key)
         ),
         format!(
-            "remove it and set accounts.{account}.token, or .token_file, to a service key or to \
-             a project app's token, both made in HubSpot's settings"
+            "remove it and set accounts.{}.token, or .token_file, to a service key or to a \
+             project app's token, both made in HubSpot's settings",
+            hint::shown(account)
         ),
     ))
 }
@@ -301,12 +314,18 @@ fn unknown(key: &str, place: &Place) -> ConfigError {
     };
     let hint = match (meant, place) {
         (Some(known), Place::Variable(_)) => {
-            format!("did you mean {}?", variable_of(known))
+            format!("did you mean {}?", variable_of(&shown(known)))
         }
-        (Some(known), _) => format!("did you mean `{known}`?"),
+        (Some(known), _) => format!("did you mean `{}`?", shown(known)),
         (None, _) => "config/postrider.toml shows every key".to_owned(),
     };
-    ConfigError::new(format!("unknown key `{key}` ({place})"), hint)
+    ConfigError::new(format!("unknown key `{}` ({place})", shown(key)), hint)
+}
+
+/// What of a key that somebody typed may stand in a message, word by word.
+fn shown(key: &str) -> String {
+    let words = key.split('.').take(KEY_WORDS_MAX).map(hint::shown);
+    words.collect::<Vec<_>>().join(".")
 }
 
 /// The variable that sets a key.

@@ -15,6 +15,7 @@ use super::{
     AccountConfig, Api, ApiVersion, Config, ConfigError, QueueConfig, QueueUrl, QuotaConfig,
     RetryConfig, ServerConfig, TokenSource, WindowConfig,
 };
+use crate::hint;
 use crate::message::AccountName;
 
 /// The admin server's port: the first one that Prometheus gives to nobody in particular.
@@ -40,7 +41,7 @@ pub(super) fn config(raw: &Raw) -> Result<Config, ConfigError> {
     for name in names {
         let parsed = AccountName::parse(name).map_err(|malformed| {
             ConfigError::new(
-                format!("`accounts.{name}` is no name of an account"),
+                format!("`accounts.{}` is no name of an account", hint::shown(name)),
                 malformed.hint.unwrap_or_default(),
             )
         })?;
@@ -323,7 +324,12 @@ impl<'a> Section<'a> {
         };
         parse(&entry.text).map(Some).ok_or_else(|| {
             ConfigError::new(
-                format!("{}.{key} is {:?} ({})", self.path, entry.text, entry.place),
+                format!(
+                    "{}.{key} is \"{}\" ({})",
+                    self.path,
+                    hint::shown(&entry.text),
+                    entry.place
+                ),
                 format!("it takes {takes}"),
             )
         })

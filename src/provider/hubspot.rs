@@ -6,6 +6,9 @@
 //! to the verdict, is the same.
 
 mod classify;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod hostile;
 mod http;
 mod probe;
 mod send_result;

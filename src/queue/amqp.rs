@@ -27,6 +27,9 @@ mod dead;
 mod delay;
 mod error;
 mod events;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod hostile;
 mod intake;
 mod lease;
 mod link;

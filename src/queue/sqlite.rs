@@ -15,6 +15,9 @@
 
 mod change;
 mod hand;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod hostile;
 mod intake;
 mod schema;
 mod store;

@@ -7,6 +7,7 @@
 mod ends;
 mod kills;
 mod limits;
+mod poison;
 mod producers;
 mod replay;
 mod rotation;

@@ -25,6 +25,8 @@ const TEN_SECONDS: Duration = Duration::from_secs(10);
 const ONE_SECOND: Duration = Duration::from_secs(1);
 /// How many scope names a hint tells at most.
 const SCOPES_TOLD_MAX: usize = 8;
+/// A scope's longest name, in bytes; HubSpot's have at most 60. What is longer is none.
+const SCOPE_BYTES_MAX: usize = 100;
 
 /// What came back of a call.
 pub type Heard = Result<Answer, Silence>;
@@ -202,6 +204,7 @@ fn missing_scopes(json: &Value) -> Vec<String> {
         .filter_map(|(_, names)| names.as_array())
         .flatten()
         .filter_map(Value::as_str)
+        .filter(|scope| scope.len() <= SCOPE_BYTES_MAX)
         .map(str::to_owned)
         .collect();
     scopes.sort();

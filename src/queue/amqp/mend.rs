@@ -132,11 +132,12 @@ async fn as_it_is(mut from: OwnedReadHalf, mut to: impl AsyncWrite + Unpin) -> i
     }
 }
 
-/// Mends a content header: class, weight and body size, then flags, then properties.
-fn mend(payload: &mut [u8]) {
+/// Mends a content header: class, weight and body size, then flags, then properties. Tells whether
+/// it is one: what is none is left to lapin to refuse.
+pub(super) fn mend(payload: &mut [u8]) -> bool {
     let mut rest = Rest(payload);
     let Some(&mut [high, low]) = rest.take(12).and_then(|_| rest.take(2)) else {
-        return;
+        return false;
     };
     let flags = u16::from_be_bytes([high, low]);
     for (bit, property) in PROPERTIES.iter().enumerate() {
@@ -148,11 +149,11 @@ fn mend(payload: &mut [u8]) {
             Property::Table => rest.mend_table(0),
             Property::Fixed(bytes) => rest.take(*bytes).map(|_| ()),
         };
-        // What is no content header at all is left to lapin to refuse.
         if mended.is_none() {
-            return;
+            return false;
         }
     }
+    true
 }
 
 /// The bytes that were not walked over yet.

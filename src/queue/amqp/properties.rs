@@ -18,6 +18,8 @@ const STORY_BYTES_MAX: usize = 48 * 1024;
 const FOREIGN_BYTES_MAX: usize = 48 * 1024;
 /// The plain headers are for people; the story has the whole text.
 const PLAIN_BYTES_MAX: usize = 1024;
+/// What is left of each word of a story that is too large with longer ones: enough to recognise it.
+const WORD_BYTES_LEFT: usize = 120;
 /// Some producers write milliseconds into `timestamp`, which is in seconds: 10^11 s is the year 5138.
 const TIMESTAMP_SECONDS_MAX: u64 = 100_000_000_000;
 /// AMQP's delivery mode of what survives a restart.
@@ -115,7 +117,7 @@ fn headers(original: &BasicProperties, story: &Story) -> FieldTable {
     if let Some(death) = &story.death {
         for (name, value) in plain(death, story) {
             let name = format!("{OURS}{name}").as_str().into();
-            headers.insert(name, text(cut(&value)));
+            headers.insert(name, text(cut(&value, PLAIN_BYTES_MAX)));
         }
         let attempts = i64::try_from(story.attempts.len()).unwrap_or(i64::MAX);
         let name = format!("{OURS}attempts").as_str().into();
@@ -164,9 +166,12 @@ fn plain(death: &Death, story: &Story) -> impl Iterator<Item = (&'static str, St
     .filter_map(|(name, value)| Some((name, value?)))
 }
 
-/// The story as JSON; of one that is too large the middle attempts go, then all words.
+/// The story as JSON. Of one that is too large the middle attempts go; then all words are cut, and
+/// cut again, for JSON writes one byte as six; at last every attempt goes. What says whether and
+/// under which id it may be mailed always stays.
 fn story_text(story: &Story) -> String {
     let mut story = std::borrow::Cow::Borrowed(story);
+    let mut cuts = [PLAIN_BYTES_MAX, WORD_BYTES_LEFT].into_iter();
     loop {
         // A story is plain data: it always can be written.
         let text = serde_json::to_string(&*story).unwrap_or_default();
@@ -176,21 +181,30 @@ fn story_text(story: &Story) -> String {
         let shorter = story.to_mut();
         if shorter.attempts.len() > 2 {
             shorter.attempts.remove(1);
-            continue;
+        } else if let Some(bytes) = cuts.next() {
+            shorten(shorter, bytes);
+        } else if !shorter.attempts.is_empty() {
+            shorter.attempts.clear();
+        } else {
+            return text;
         }
-        for attempt in &mut shorter.attempts {
-            shorten(&mut attempt.words);
-        }
-        if let Some(death) = &mut shorter.death {
-            shorten(&mut death.words);
-            death.problem = cut(&death.problem).to_owned();
-            death.hint = cut(&death.hint).to_owned();
-        }
-        return serde_json::to_string(&*story).unwrap_or_default();
     }
 }
 
-fn shorten(words: &mut Words) {
+fn shorten(story: &mut Story, bytes: usize) {
+    for attempt in &mut story.attempts {
+        attempt.outcome = cut(&attempt.outcome, bytes).to_owned();
+        shorten_words(&mut attempt.words, bytes);
+    }
+    if let Some(death) = &mut story.death {
+        for text in [&mut death.problem, &mut death.hint] {
+            *text = cut(text, bytes).to_owned();
+        }
+        shorten_words(&mut death.words, bytes);
+    }
+}
+
+fn shorten_words(words: &mut Words, bytes: usize) {
     for text in [
         &mut words.category,
         &mut words.sub_category,
@@ -202,13 +216,12 @@ fn shorten(words: &mut Words) {
     .into_iter()
     .flatten()
     {
-        *text = cut(text).to_owned();
+        *text = cut(text, bytes).to_owned();
     }
 }
 
-fn cut(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(PLAIN_BYTES_MAX))
-        .unwrap_or(text)
+fn cut(text: &str, bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes)).unwrap_or(text)
 }
 
 fn text(value: &str) -> AMQPValue {

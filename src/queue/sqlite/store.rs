@@ -192,14 +192,7 @@ impl Store {
         let mut statement = self.connection.prepare_cached(
             "SELECT story, message_id, body, priority FROM message WHERE number = ?1",
         )?;
-        statement.query_row([number], |row| {
-            Ok(Stored {
-                body: body_of(row)?,
-                message_id: message_id_of(row)?,
-                priority: priority_of(row.get(3)?),
-                story: story_of(row, number)?,
-            })
-        })
+        statement.query_row([number], |row| stored_of(row, number))
     }
 
     /// Changes when another connection, of this process or another, has committed.
@@ -338,6 +331,15 @@ fn first(row: &Row<'_>) -> rusqlite::Result<i64> {
 
 // What another hand has written must not hold up the lane: SQLite keeps any bytes as text, in a
 // strict table too. Whatever stands in these three columns is read as something.
+
+pub(super) fn stored_of(row: &Row<'_>, number: i64) -> rusqlite::Result<Stored> {
+    Ok(Stored {
+        body: body_of(row)?,
+        message_id: message_id_of(row)?,
+        priority: priority_of(row.get(3)?),
+        story: story_of(row, number)?,
+    })
+}
 
 /// The story in the first column; an empty one where none can be read.
 fn story_of(row: &Row<'_>, number: i64) -> rusqlite::Result<Story> {

@@ -55,7 +55,7 @@ impl RawProducer {
         header: &[u8],
     ) {
         let mut properties = HAS_HEADERS.to_be_bytes().to_vec();
-        properties.extend(long(&[short(b"header"), header.to_vec()].concat()));
+        properties.extend(table("header", header));
         self.publish(exchange, key, body, &properties).await;
     }
 
@@ -120,6 +120,11 @@ pub fn nested(depth: usize) -> Vec<u8> {
         value.extend((inner as u32 * 5).to_be_bytes());
     }
     value
+}
+
+/// A table with one entry, its type before it.
+pub fn table(name: &str, value: &[u8]) -> Vec<u8> {
+    long(&[short(name.as_bytes()), value.to_vec()].concat())
 }
 
 fn short(text: &[u8]) -> Vec<u8> {

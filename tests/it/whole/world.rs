@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -85,6 +86,11 @@ impl World {
         self
     }
 
+    /// A file in its folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(PROGRAM);
         command.args(args).current_dir(&self.folder);
@@ -142,11 +148,16 @@ impl World {
             )
             .unwrap();
         }
+        self.send(&lines).await;
+    }
+
+    /// Publishes requests, and returns when all of them are durable.
+    pub async fn send(&self, requests: &str) {
         let mut command = self.command(&["send", "-"]);
         let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         let write = async {
-            stdin.write_all(lines.as_bytes()).await.unwrap();
+            stdin.write_all(requests.as_bytes()).await.unwrap();
             drop(stdin);
         };
         let sent = async { tokio::join!(write, child.wait_with_output()).1.unwrap() };
