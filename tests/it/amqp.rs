@@ -21,19 +21,35 @@ mod events;
 mod hostile;
 mod outages;
 
-use crate::support::broker::{self, Broker};
+use crate::support::broker::{self, Broker, Version};
+use crate::support::on_each_rabbitmq;
 use crate::support::producer::Producer;
 use crate::support::proxy::Proxy;
 
 /// Long enough for a loaded machine; nothing waits for it to pass.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+on_each_rabbitmq! {
+    tokio::test:
+    a_producer_publishes_to_the_exchange_by_account_and_priority_or_just_send
+    of_many_publishes_at_a_time_each_is_told_its_own_fate
+    a_copy_keeps_what_is_the_producers_and_strips_what_does_harm
+    an_odd_story_is_an_empty_one_and_large_headers_do_not_end_the_connection
+    an_id_that_is_not_utf_8_holds_nothing_up_and_is_no_id
+    what_is_due_after_the_longest_delay_carries_its_due_time
+    a_queue_with_other_arguments_is_named_with_the_argument
+    wrong_credentials_and_hosts_are_refused_without_telling_the_password
+    a_command_fails_where_a_worker_waits_for_the_broker
+    a_sweep_goes_through_more_letters_than_a_window_holds
+}
+
 // === the line between producer and worker ===
 
-#[tokio::test]
-async fn a_producer_publishes_to_the_exchange_by_account_and_priority_or_just_send() {
-    let (queue, prefix) = worker("keys").await;
-    let producer = Producer::to(broker::shared().await).await;
+async fn a_producer_publishes_to_the_exchange_by_account_and_priority_or_just_send(
+    version: Version,
+) {
+    let (queue, prefix) = worker(version, "keys").await;
+    let producer = Producer::to(broker::shared_of(version).await).await;
     let keys = ["send", "send.default.high", "send.default.low"];
     for key in keys {
         let properties = BasicProperties::default().with_timestamp(1_700_000_000);
@@ -59,9 +75,8 @@ async fn a_producer_publishes_to_the_exchange_by_account_and_priority_or_just_se
 
 /// The broker tells of a message that no queue takes apart from its confirm: each publisher must be
 /// told of its own.
-#[tokio::test]
-async fn of_many_publishes_at_a_time_each_is_told_its_own_fate() {
-    let (queue, _) = worker("fates").await;
+async fn of_many_publishes_at_a_time_each_is_told_its_own_fate(version: Version) {
+    let (queue, _) = worker(version, "fates").await;
     let publishes = (0..500).map(|number| {
         let mut parcel = parcel(&format!("fate-{number}"), Priority::Normal);
         let nobody = number % 3 == 0;
@@ -82,10 +97,9 @@ async fn of_many_publishes_at_a_time_each_is_told_its_own_fate() {
 
 /// Each of these does harm when it goes with the copy: it ends the delay early, is refused by the
 /// broker, makes more copies, or is taken for a circle.
-#[tokio::test]
-async fn a_copy_keeps_what_is_the_producers_and_strips_what_does_harm() {
-    let (queue, prefix) = worker("strip").await;
-    let producer = Producer::to(broker::shared().await).await;
+async fn a_copy_keeps_what_is_the_producers_and_strips_what_does_harm(version: Version) {
+    let (queue, prefix) = worker(version, "strip").await;
+    let producer = Producer::to(broker::shared_of(version).await).await;
     let mut headers = FieldTable::default();
     for (name, value) in [
         ("trace", "kept"),
@@ -145,10 +159,11 @@ async fn a_copy_keeps_what_is_the_producers_and_strips_what_does_harm() {
     }
 }
 
-#[tokio::test]
-async fn an_odd_story_is_an_empty_one_and_large_headers_do_not_end_the_connection() {
-    let (queue, prefix) = worker("odd").await;
-    let producer = Producer::to(broker::shared().await).await;
+async fn an_odd_story_is_an_empty_one_and_large_headers_do_not_end_the_connection(
+    version: Version,
+) {
+    let (queue, prefix) = worker(version, "odd").await;
+    let producer = Producer::to(broker::shared_of(version).await).await;
     let mut huge = String::from("{\"attempts\": [");
     huge.push_str(&"0,".repeat(50_000));
     let stories = [
@@ -183,10 +198,9 @@ async fn an_odd_story_is_an_empty_one_and_large_headers_do_not_end_the_connectio
 }
 
 /// Such a message ends the connection that reads it; it must not do so for ever.
-#[tokio::test]
-async fn an_id_that_is_not_utf_8_holds_nothing_up_and_is_no_id() {
-    let (queue, prefix) = worker("binary").await;
-    let wire = Proxy::spoiling(broker::shared().await.port()).await;
+async fn an_id_that_is_not_utf_8_holds_nothing_up_and_is_no_id(version: Version) {
+    let (queue, prefix) = worker(version, "binary").await;
+    let wire = Proxy::spoiling(broker::shared_of(version).await.port()).await;
     let producer = Producer::over(wire.port()).await;
     for id in ["binary-~~~", "ok"] {
         let mut headers = FieldTable::default();
@@ -209,10 +223,9 @@ async fn an_id_that_is_not_utf_8_holds_nothing_up_and_is_no_id() {
     until_standing(&queue, &[]).await;
 }
 
-#[tokio::test]
-async fn what_is_due_after_the_longest_delay_carries_its_due_time() {
-    let (queue, prefix) = worker("far").await;
-    let producer = Producer::to(broker::shared().await).await;
+async fn what_is_due_after_the_longest_delay_carries_its_due_time(version: Version) {
+    let (queue, prefix) = worker(version, "far").await;
+    let producer = Producer::to(broker::shared_of(version).await).await;
     (queue.publish(parcel("one", Priority::Normal)).await).unwrap();
     let delivery = receive(&mut open(&queue).await).await;
     let at = clock::after(Clock::system().now(), Duration::from_hours(100));
@@ -230,9 +243,8 @@ async fn what_is_due_after_the_longest_delay_carries_its_due_time() {
 
 // === what is refused ===
 
-#[tokio::test]
-async fn a_queue_with_other_arguments_is_named_with_the_argument() {
-    let broker = broker::shared().await;
+async fn a_queue_with_other_arguments_is_named_with_the_argument(version: Version) {
+    let broker = broker::shared_of(version).await;
     let options = options(broker, "mismatch");
     let producer = Producer::to(broker).await;
     let name = format!("{}.send.default.low", options.prefix);
@@ -245,9 +257,8 @@ async fn a_queue_with_other_arguments_is_named_with_the_argument() {
     assert!(why.contains("inequivalent arg 'x-"), "{why}");
 }
 
-#[tokio::test]
-async fn wrong_credentials_and_hosts_are_refused_without_telling_the_password() {
-    let broker = broker::shared().await;
+async fn wrong_credentials_and_hosts_are_refused_without_telling_the_password(version: Version) {
+    let broker = broker::shared_of(version).await;
     let port = broker.port();
     for address in [
         format!("amqp://guest:s3cret@127.0.0.1:{port}/%2f"),
@@ -267,14 +278,13 @@ async fn wrong_credentials_and_hosts_are_refused_without_telling_the_password() 
     }
 }
 
-#[tokio::test]
-async fn a_command_fails_where_a_worker_waits_for_the_broker() {
+async fn a_command_fails_where_a_worker_waits_for_the_broker(version: Version) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let nobody = broker::url(listener.local_addr().unwrap().port());
     drop(listener);
     let options = AmqpOptions {
         url: nobody.into(),
-        ..options(broker::shared().await, "nobody")
+        ..options(broker::shared_of(version).await, "nobody")
     };
     let error = AmqpQueue::connect(options.clone()).await.unwrap_err();
     assert!(matches!(error, QueueError::Unreachable { .. }), "{error:?}");
@@ -291,11 +301,10 @@ async fn a_command_fails_where_a_worker_waits_for_the_broker() {
 
 // === dead letters ===
 
-#[tokio::test]
-async fn a_sweep_goes_through_more_letters_than_a_window_holds() {
+async fn a_sweep_goes_through_more_letters_than_a_window_holds(version: Version) {
     const LETTERS: u64 = 2_500;
-    let (queue, prefix) = worker("sweep").await;
-    let producer = Producer::to(broker::shared().await).await;
+    let (queue, prefix) = worker(version, "sweep").await;
+    let producer = Producer::to(broker::shared_of(version).await).await;
     let dead = format!("{prefix}.dead");
     let bodies: Vec<String> = (0..LETTERS).map(|n| n.to_string()).collect();
     let all = bodies
@@ -339,8 +348,8 @@ async fn a_sweep_goes_through_more_letters_than_a_window_holds() {
 // === helpers ===
 
 /// A worker's queue on the shared node, and its prefix.
-async fn worker(subject: &str) -> (AmqpQueue, String) {
-    let options = options(broker::shared().await, subject);
+async fn worker(version: Version, subject: &str) -> (AmqpQueue, String) {
+    let options = options(broker::shared_of(version).await, subject);
     let prefix = options.prefix.clone();
     (AmqpQueue::start(options).await.unwrap(), prefix)
 }

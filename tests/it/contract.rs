@@ -5,7 +5,8 @@
 //! `depths`, which is part of the contract itself.
 //!
 //! Memory and SQLite run on tokio's paused clock: it waits for `spawn_blocking`, and their due times
-//! come from a clock that moves with it. RabbitMQ is another process, and takes its time.
+//! come from a clock that moves with it. RabbitMQ is another process, and takes its time: `amqp` is
+//! 3.10, `amqp4` is 4.0.
 
 mod backends;
 mod dead;
@@ -27,7 +28,6 @@ pub trait Backend: Sized {
     /// Whether it knows, after its connection was lost, what was in hand.
     const TELLS_REDELIVERY: bool = true;
 
-    async fn fresh() -> Self;
     fn queue(&self) -> &Self::Queue;
     fn clock(&self) -> Clock;
     /// Returns when the connection was lost (or the process died) and is back; `queue` may be
@@ -37,28 +37,20 @@ pub trait Backend: Sized {
 
 macro_rules! suite {
     ($($subject:ident: $($rule:ident)*;)*) => {
-        mod memory {
-            use super::Backend;
-            use super::backends::Memory;
-            $($(#[tokio::test(start_paused = true)]
+        backend!(memory, (start_paused = true), Memory::fresh; $($subject: $($rule)*;)*);
+        backend!(sqlite, (start_paused = true), Sqlite::fresh; $($subject: $($rule)*;)*);
+        backend!(amqp, (), Amqp::on_3_10; $($subject: $($rule)*;)*);
+        backend!(amqp4, (), Amqp::on_4_0; $($subject: $($rule)*;)*);
+    };
+}
+
+macro_rules! backend {
+    ($name:ident, $clock:tt, $backend:ident::$new:ident; $($subject:ident: $($rule:ident)*;)*) => {
+        mod $name {
+            use super::backends::$backend;
+            $($(#[tokio::test $clock]
             async fn $rule() {
-                super::$subject::$rule(Memory::fresh().await).await;
-            })*)*
-        }
-        mod sqlite {
-            use super::Backend;
-            use super::backends::Sqlite;
-            $($(#[tokio::test(start_paused = true)]
-            async fn $rule() {
-                super::$subject::$rule(Sqlite::fresh().await).await;
-            })*)*
-        }
-        mod amqp {
-            use super::Backend;
-            use super::backends::Amqp;
-            $($(#[tokio::test]
-            async fn $rule() {
-                super::$subject::$rule(Amqp::fresh().await).await;
+                super::$subject::$rule($backend::$new().await).await;
             })*)*
         }
     };

@@ -7,7 +7,7 @@ use postrider::queue::{Announcement, Kind, Queue};
 use serde_json::{Value, json};
 
 use super::worker;
-use crate::support::broker;
+use crate::support::broker::{self, Version};
 use crate::support::producer::Producer;
 
 /// As many as wait for the broker, see `queue/amqp/events.rs`.
@@ -15,7 +15,7 @@ const WAITING_MAX: usize = 1_000;
 
 #[tokio::test]
 async fn whoever_binds_a_queue_hears_the_outcomes_without_an_address() {
-    let (queue, prefix) = worker("events").await;
+    let (queue, prefix) = worker(Version::V3_10, "events").await;
     let listener = Producer::to(broker::shared().await).await;
     let heard = listener.listen(&format!("{prefix}.events"), "#").await;
     queue.announce(announcement(Kind::Accepted, "one"));
@@ -62,7 +62,7 @@ async fn whoever_binds_a_queue_hears_the_outcomes_without_an_address() {
 /// Nothing here awaits, so on this one thread nothing is told meanwhile.
 #[tokio::test]
 async fn more_outcomes_than_the_line_holds_are_dropped_and_hold_nothing_up() {
-    let (queue, prefix) = worker("flood").await;
+    let (queue, prefix) = worker(Version::V3_10, "flood").await;
     let listener = Producer::to(broker::shared().await).await;
     let heard = listener.listen(&format!("{prefix}.events"), "sent.*").await;
     for n in 0..3 * WAITING_MAX {

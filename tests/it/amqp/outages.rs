@@ -13,13 +13,20 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
 use super::{PATIENCE, open, options, parcel, receive, settle, until_standing, worker};
-use crate::support::broker::{self, Broker};
+use crate::support::broker::{self, Broker, Version};
+use crate::support::on_each_rabbitmq;
 use crate::support::producer::Producer;
 use crate::support::proxy::Proxy;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_when_the_broker_is_killed_or_stopped_in_the_middle() {
-    let broker = Broker::start().await;
+on_each_rabbitmq! {
+    tokio::test(flavor = "multi_thread", worker_threads = 2):
+    nothing_is_lost_when_the_broker_is_killed_or_stopped_in_the_middle
+    a_deleted_queue_is_declared_again
+    the_lease_goes_to_the_next_worker_when_the_owner_is_cut_off
+}
+
+async fn nothing_is_lost_when_the_broker_is_killed_or_stopped_in_the_middle(version: Version) {
+    let broker = Broker::start_of(version).await;
     for killed in [true, false] {
         // Queues of its own, so that what comes again late is no other round's message.
         let prefix = format!("outage-{killed}");
@@ -95,10 +102,9 @@ async fn work(
     done
 }
 
-#[tokio::test]
-async fn a_deleted_queue_is_declared_again() {
-    let (queue, prefix) = worker("deleted").await;
-    let producer = Producer::to(broker::shared().await).await;
+async fn a_deleted_queue_is_declared_again(version: Version) {
+    let (queue, prefix) = worker(version, "deleted").await;
+    let producer = Producer::to(broker::shared_of(version).await).await;
     let mut intake = open(&queue).await;
     queue.publish(parcel("one", Priority::High)).await.unwrap();
     let delivery = receive(&mut intake).await;
@@ -125,9 +131,8 @@ async fn a_deleted_queue_is_declared_again() {
     assert_eq!(delivery.message_id.as_deref(), Some("two"));
 }
 
-#[tokio::test]
-async fn the_lease_goes_to_the_next_worker_when_the_owner_is_cut_off() {
-    let broker = broker::shared().await;
+async fn the_lease_goes_to_the_next_worker_when_the_owner_is_cut_off(version: Version) {
+    let broker = broker::shared_of(version).await;
     let wire = Proxy::to(broker.port()).await;
     let direct = options(broker, "lease");
     let over_wire = AmqpOptions {

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::Backend;
 use super::steps::{DEADLINE, account};
-use crate::support::broker;
+use crate::support::broker::{self, Version};
 use crate::support::proxy::Proxy;
 
 fn known_accounts() -> [AccountName; 2] {
@@ -28,14 +28,17 @@ pub struct Memory {
     clock: Clock,
 }
 
-impl Backend for Memory {
-    type Queue = MemoryQueue;
-
-    async fn fresh() -> Self {
+impl Memory {
+    #[expect(clippy::unused_async, reason = "the suite makes all of them alike")]
+    pub async fn fresh() -> Self {
         let clock = simulated();
         let queue = MemoryQueue::new(clock, "postrider", known_accounts());
         Self { queue, clock }
     }
+}
+
+impl Backend for Memory {
+    type Queue = MemoryQueue;
 
     fn queue(&self) -> &MemoryQueue {
         &self.queue
@@ -57,6 +60,16 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
+    pub async fn fresh() -> Self {
+        let (folder, clock) = (TempDir::new().unwrap(), simulated());
+        let queue = Self::open(&folder, clock).await;
+        Self {
+            queue,
+            clock,
+            folder,
+        }
+    }
+
     async fn open(folder: &TempDir, clock: Clock) -> SqliteQueue {
         let path = folder.path().join("queue.db");
         SqliteQueue::open(path, "postrider", known_accounts(), clock, Mode::Worker)
@@ -69,16 +82,6 @@ impl Backend for Sqlite {
     type Queue = SqliteQueue;
     /// A file does not know what its last worker had in hand.
     const TELLS_REDELIVERY: bool = false;
-
-    async fn fresh() -> Self {
-        let (folder, clock) = (TempDir::new().unwrap(), simulated());
-        let queue = Self::open(&folder, clock).await;
-        Self {
-            queue,
-            clock,
-            folder,
-        }
-    }
 
     fn queue(&self) -> &SqliteQueue {
         &self.queue
@@ -100,12 +103,17 @@ pub struct Amqp {
     wire: Proxy,
 }
 
-impl Backend for Amqp {
-    type Queue = AmqpQueue;
-    const ARRIVAL: Duration = Duration::from_secs(1);
+impl Amqp {
+    pub async fn on_3_10() -> Self {
+        Self::on(Version::V3_10).await
+    }
 
-    async fn fresh() -> Self {
-        let wire = Proxy::to(broker::shared().await.port()).await;
+    pub async fn on_4_0() -> Self {
+        Self::on(Version::V4_0).await
+    }
+
+    async fn on(version: Version) -> Self {
+        let wire = Proxy::to(broker::shared_of(version).await.port()).await;
         let options = AmqpOptions {
             url: broker::url(wire.port()).into(),
             prefix: broker::prefix("contract"),
@@ -115,6 +123,11 @@ impl Backend for Amqp {
         let queue = AmqpQueue::start(options).await.unwrap();
         Self { queue, wire }
     }
+}
+
+impl Backend for Amqp {
+    type Queue = AmqpQueue;
+    const ARRIVAL: Duration = Duration::from_secs(1);
 
     fn queue(&self) -> &AmqpQueue {
         &self.queue

@@ -1,5 +1,10 @@
 //! A private RabbitMQ node: its own name, ports, folder and port mapper, on loopback only.
 //!
+//! RabbitMQ 3.10 is Debian 12's own. 4.0 comes from Debian 13 with everything that it needs
+//! (`tests/brokers/rabbitmq-4`): its node is started in a mount namespace of its own in which Debian
+//! 13's `/usr` lies over the machine's. The mount ends with the node. A user who is not root is root
+//! there, and nowhere else, so nobody needs a password for it.
+//!
 //! A small shell keeps it: it reads its standard input until this process ends, however that
 //! happens, and then kills the node and the port mapper by their ids. So a node in a `static`,
 //! which is never dropped, leaves nothing behind either.
@@ -7,7 +12,7 @@
 use std::fs;
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
@@ -21,13 +26,26 @@ use tokio::time::{Instant, sleep};
 
 /// Where Debian's package has the scripts. Not those in `/usr/sbin`: they change the user.
 const BIN: &str = "/usr/lib/rabbitmq/bin";
+/// Debian 13's `/usr`, as `./test` unpacks it.
+const USR_4_0: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/target/test-env/rabbitmq-4/usr"
+);
 /// A loaded machine takes 20 s.
 const START_TIMEOUT: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(50);
 
+/// What Postrider is tried on: the oldest RabbitMQ that it runs on, and the first of the 4.x line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    V3_10,
+    V4_0,
+}
+
 /// A running (or stopped) node; dropping it ends it.
 #[derive(Debug)]
 pub struct Broker {
+    version: Version,
     folder: TempDir,
     name: String,
     ports: Ports,
@@ -47,8 +65,18 @@ struct Ports {
 
 /// The node that tests share; each uses a prefix of its own, see [`prefix`].
 pub async fn shared() -> &'static Broker {
-    static SHARED: OnceCell<Broker> = OnceCell::const_new();
-    SHARED.get_or_init(Broker::start).await
+    shared_of(Version::V3_10).await
+}
+
+/// The same, of this version.
+pub async fn shared_of(version: Version) -> &'static Broker {
+    static V3_10: OnceCell<Broker> = OnceCell::const_new();
+    static V4_0: OnceCell<Broker> = OnceCell::const_new();
+    let shared = match version {
+        Version::V3_10 => &V3_10,
+        Version::V4_0 => &V4_0,
+    };
+    shared.get_or_init(|| Broker::start_of(version)).await
 }
 
 /// A `queue.prefix` that no other test has.
@@ -65,15 +93,23 @@ pub fn url(port: u16) -> SecretString {
 impl Broker {
     /// Starts a node of its own and waits until it takes connections.
     pub async fn start() -> Self {
+        Self::start_of(Version::V3_10).await
+    }
+
+    /// The same, of this version.
+    pub async fn start_of(version: Version) -> Self {
+        let server = version.file("rabbitmq-server");
         assert!(
-            Path::new(BIN).join("rabbitmq-server").exists(),
-            "rabbitmq-server is not installed: run `./test`, which installs what the tests need"
+            server.exists(),
+            "{} is missing: run `./test`, which installs what the tests need",
+            server.display()
         );
         let folder = new_folder();
         let ports = Ports::free();
         write_settings(folder.path());
         let (keeper, stdin) = start_keeper(folder.path(), ports);
         let broker = Self {
+            version,
             folder,
             name: format!("postrider-{}@localhost", ports.amqp),
             ports,
@@ -176,7 +212,7 @@ impl Broker {
     fn command(&self, program: &str) -> Command {
         let Ports { amqp, dist, epmd } = self.ports;
         let folder = self.folder.path().display();
-        let mut command = Command::new(Path::new(BIN).join(program));
+        let mut command = self.version.command(program);
         command
             .current_dir(self.folder.path())
             .env_clear()
@@ -204,6 +240,42 @@ impl Broker {
             );
         command
     }
+}
+
+impl Version {
+    /// Where a program of RabbitMQ lies on this machine.
+    fn file(self, program: &str) -> PathBuf {
+        let bin = Path::new(BIN);
+        match self {
+            Self::V3_10 => bin.join(program),
+            Self::V4_0 => Path::new(USR_4_0)
+                .join(bin.strip_prefix("/usr").unwrap())
+                .join(program),
+        }
+    }
+
+    /// One of RabbitMQ's programs, without its environment. It replaces whatever leads to it, so
+    /// that the child is the program itself.
+    fn command(self, program: &str) -> Command {
+        let file = Path::new(BIN).join(program);
+        let Self::V4_0 = self else {
+            return Command::new(file);
+        };
+        let mut command = Command::new("unshare");
+        // Root needs no other user, and a machine may allow no others.
+        if !is_root() {
+            command.arg("--map-root-user");
+        }
+        let lead = r#"mount --bind "$0" /usr && exec "$@""#;
+        command
+            .args(["--mount", "sh", "-c", lead, USR_4_0])
+            .arg(file);
+        command
+    }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
 impl Drop for Broker {

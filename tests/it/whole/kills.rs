@@ -5,7 +5,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::world::{World, ids, report};
-use crate::support::broker::{self, Broker};
+use crate::support::broker::{self, Broker, Version};
+use crate::support::on_each_rabbitmq;
+
+on_each_rabbitmq! {
+    tokio::test:
+    a_worker_killed_ten_times_loses_and_doubles_nothing
+    a_broker_killed_three_times_loses_and_doubles_nothing
+}
 
 /// Final results come soon, so that those of an early send are looked up among late sends.
 const RESULTS_SOON: [&str; 2] = ["--results-after", "0s-1s"];
@@ -24,9 +31,8 @@ fn troubled(number: usize) -> String {
     }
 }
 
-#[tokio::test]
-async fn a_worker_killed_ten_times_loses_and_doubles_nothing_on_rabbitmq() {
-    let broker = broker::shared().await;
+async fn a_worker_killed_ten_times_loses_and_doubles_nothing(version: Version) {
+    let broker = broker::shared_of(version).await;
     let prefix = broker::prefix("killed");
     let world = World::on_broker(broker, &prefix, &RESULTS_SOON).await;
     let world = world.set("accounts.default.results", "all");
@@ -75,10 +81,9 @@ async fn kill_workers(world: &World, count: usize, kills: u64) {
     );
 }
 
-#[tokio::test]
-async fn a_broker_killed_three_times_loses_and_doubles_nothing() {
+async fn a_broker_killed_three_times_loses_and_doubles_nothing(version: Version) {
     let began = Instant::now();
-    let broker = Broker::start().await;
+    let broker = Broker::start_of(version).await;
     let world = World::on_broker(&broker, "postrider", &["--latency", "20ms-60ms"]).await;
     let ids = ids("broker", 5_000);
     world.publish_backlog(&ids).await;
