@@ -1,6 +1,8 @@
 //! What several subjects need.
 
+pub mod balancer;
 pub mod broker;
+pub mod cluster;
 pub mod producer;
 pub mod proxy;
 pub mod raw;

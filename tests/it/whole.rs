@@ -12,5 +12,6 @@ mod producers;
 mod replay;
 mod rotation;
 mod starts;
+mod storm;
 mod worker;
 mod world;

@@ -9,6 +9,7 @@
 //! happens, and then kills the node and the port mapper by their ids. So a node in a `static`,
 //! which is never dropped, leaves nothing behind either.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -98,6 +99,15 @@ impl Broker {
 
     /// The same, of this version.
     pub async fn start_of(version: Version) -> Self {
+        Self::new(version, None).await
+    }
+
+    /// Starts a node that joins another one's cluster.
+    pub async fn start_beside(first: &Self) -> Self {
+        Self::new(first.version, Some(first)).await
+    }
+
+    async fn new(version: Version, first: Option<&Self>) -> Self {
         let server = version.file("rabbitmq-server");
         assert!(
             server.exists(),
@@ -105,13 +115,24 @@ impl Broker {
             server.display()
         );
         let folder = new_folder();
-        let ports = Ports::free();
-        write_settings(folder.path());
-        let (keeper, stdin) = start_keeper(folder.path(), ports);
+        let mut ports = Ports::free();
+        let name = format!("postrider-{}@localhost", ports.amqp);
+        let mut settings = String::from("log.file.level = info\n");
+        if let Some(first) = first {
+            // Nodes find each other by their port mapper. It is the first one's, which ends last.
+            ports.epmd = first.ports.epmd;
+            settings.push_str("cluster_formation.peer_discovery_backend = classic_config\n");
+            for (number, name) in [&first.name, &name].iter().enumerate() {
+                let key = format!("cluster_formation.classic_config.nodes.{number}");
+                writeln!(settings, "{key} = {name}").unwrap();
+            }
+        }
+        write_settings(folder.path(), &settings);
+        let (keeper, stdin) = start_keeper(folder.path(), ports, first.is_none());
         let broker = Self {
             version,
             folder,
-            name: format!("postrider-{}@localhost", ports.amqp),
+            name,
             ports,
             keeper,
             script: Mutex::new(None),
@@ -157,6 +178,28 @@ impl Broker {
         self.end("-TERM").await;
     }
 
+    /// Stops it where it is: its connections stay, and nothing answers.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    /// Copies what it has logged to a folder.
+    pub fn save_logs(&self, folder: &Path) {
+        let name = format!("rabbitmq-{}", self.ports.amqp);
+        let mut copy = Command::new("cp");
+        copy.arg("-r").arg(self.path("log")).arg(folder.join(name));
+        let _ = copy.status();
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The names of all its queues.
     pub async fn queues(&self) -> Vec<String> {
         let told = self.ctl(&["list_queues", "name"]).await;
@@ -177,10 +220,7 @@ impl Broker {
     }
 
     async fn end(&self, signal: &str) {
-        let pid = fs::read_to_string(self.path("pid")).unwrap();
-        let pid = pid.trim();
-        let sent = Command::new("kill").args([signal, pid]).status().unwrap();
-        assert!(sent.success(), "kill {signal} {pid}");
+        self.signal(signal);
         let mut script = self.script.lock().unwrap().take().unwrap();
         let deadline = Instant::now() + START_TIMEOUT;
         while script.try_wait().unwrap().is_none() {
@@ -189,6 +229,13 @@ impl Broker {
         }
         // The keeper must not kill whoever has this number next.
         let _ = fs::remove_file(self.path("pid"));
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = fs::read_to_string(self.path("pid")).unwrap();
+        let pid = pid.trim();
+        let sent = Command::new("kill").args([signal, pid]).status().unwrap();
+        assert!(sent.success(), "kill {signal} {pid}");
     }
 
     fn is_ready(&self) -> bool {
@@ -274,6 +321,15 @@ impl Version {
     }
 }
 
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::V3_10 => "3.10",
+            Self::V4_0 => "4.0",
+        })
+    }
+}
+
 fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
@@ -317,7 +373,7 @@ fn new_folder() -> TempDir {
     folder.or_else(|_| builder.tempdir()).unwrap()
 }
 
-fn write_settings(folder: &Path) {
+fn write_settings(folder: &Path, settings: &str) {
     for name in ["data", "log", "schema", "config"] {
         fs::create_dir(folder.join(name)).unwrap();
     }
@@ -325,17 +381,19 @@ fn write_settings(folder: &Path) {
     fs::write(&cookie, "POSTRIDERTESTS").unwrap();
     fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400)).unwrap();
     fs::write(folder.join("plugins"), "[].\n").unwrap();
-    fs::write(folder.join("rabbitmq.conf"), "log.file.level = info\n").unwrap();
+    fs::write(folder.join("rabbitmq.conf"), settings).unwrap();
 }
 
 /// The shell that ends everything when this process does.
-fn start_keeper(folder: &Path, ports: Ports) -> (Child, ChildStdin) {
+fn start_keeper(folder: &Path, ports: Ports, with_port_mapper: bool) -> (Child, ChildStdin) {
     let script = r#"
-        epmd -port "$1" -address 127.0.0.1 >/dev/null 2>&1 &
-        epmd=$!
+        if [ -n "$3" ]; then
+            epmd -port "$1" -address 127.0.0.1 >/dev/null 2>&1 &
+            epmd=$!
+        fi
         while read -r _; do :; done
         [ -f pid ] && kill -9 "$(cat pid)"
-        kill -9 "$epmd"
+        [ -z "$epmd" ] || kill -9 "$epmd"
         wait
         rm -rf "$2"
     "#;
@@ -343,6 +401,7 @@ fn start_keeper(folder: &Path, ports: Ports) -> (Child, ChildStdin) {
         .args(["sh", "-c", script, "keeper"])
         .arg(ports.epmd.to_string())
         .arg(folder)
+        .arg(if with_port_mapper { "with" } else { "" })
         .current_dir(folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -162,7 +162,7 @@ async fn die_over_it(world: &World) {
         r#"{"emailId":7,"message":{"to":"ada+neverx3@example.com","sendId":"deadly"},"#,
         r#""dispatch":{"priority":"high"}}"#
     );
-    world.send(deadly).await;
+    world.publish_lines(deadly).await;
     all.insert("deadly".to_owned());
     for mailed in [100, 200, 300] {
         let worker = world.worker().await;

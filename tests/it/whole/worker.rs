@@ -94,6 +94,14 @@ impl Worker {
         (status == 200 && depths().count() > 0).then(|| standing.map(str::to_owned).collect())
     }
 
+    /// Whether it dispatches the account, by its own word.
+    pub async fn is_owner(&self) -> bool {
+        let told = self.get("/metrics").await;
+        told.is_some_and(|(_, metrics)| {
+            metrics.contains("\npostrider_owner{account=\"default\"} 1\n")
+        })
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

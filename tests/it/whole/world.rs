@@ -2,8 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
 use super::worker::Worker;
-use crate::support::broker::Broker;
+use crate::support::broker::{self, Broker};
 use crate::support::producer::Producer;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_postrider");
@@ -24,8 +23,11 @@ const POLL: Duration = Duration::from_millis(20);
 const COMMAND_TIME_MAX: Duration = Duration::from_mins(1);
 /// Of a worker's log, on failure.
 const LOG_LINES_SHOWN: usize = 40;
+/// So many workers' logs, of the last ones.
+const LOGS_SHOWN: u32 = 4;
 
-/// Dropping it ends its sandbox, and shows the workers' logs when the test has failed.
+/// Dropping it ends its sandbox. When the test has failed, it shows the end of the workers' logs, and
+/// its folder is kept.
 pub struct World {
     folder: TempDir,
     settings: BTreeMap<String, String>,
@@ -45,6 +47,11 @@ impl World {
     /// An embedded queue of its own.
     pub async fn on_sqlite(sandbox: &[&str]) -> Self {
         Self::new("sqlite:postrider.db", "postrider", sandbox).await
+    }
+
+    /// Over whatever leads to a broker.
+    pub async fn at(port: u16, prefix: &str, sandbox: &[&str]) -> Self {
+        Self::new(broker::url(port).expose_secret(), prefix, sandbox).await
     }
 
     pub async fn on_broker(broker: &Broker, prefix: &str, sandbox: &[&str]) -> Self {
@@ -141,35 +148,39 @@ impl World {
     pub async fn publish_to(&self, ids: &BTreeSet<String>, recipient: impl Fn(usize) -> String) {
         let mut lines = String::new();
         for (number, id) in ids.iter().enumerate() {
-            let to = recipient(number);
-            writeln!(
-                lines,
-                r#"{{"emailId":4126643121,"message":{{"to":"{to}","sendId":"{id}"}}}}"#
-            )
-            .unwrap();
+            lines.push_str(&request(id, &recipient(number)));
         }
-        self.send(&lines).await;
+        self.publish_lines(&lines).await;
     }
 
     /// Publishes requests, and returns when all of them are durable.
-    pub async fn send(&self, requests: &str) {
+    pub async fn publish_lines(&self, lines: &str) {
+        let sent = within(COMMAND_TIME_MAX, "all are published", self.send(lines)).await;
+        let errors = String::from_utf8_lossy(&sent.stderr);
+        assert!(sent.status.success(), "send: {errors}");
+    }
+
+    /// `postrider send` of these lines.
+    pub async fn send(&self, lines: &str) -> Output {
         let mut command = self.command(&["send", "-"]);
         let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         let write = async {
-            stdin.write_all(requests.as_bytes()).await.unwrap();
+            // It may end before it has read everything.
+            let _ = stdin.write_all(lines.as_bytes()).await;
             drop(stdin);
         };
-        let sent = async { tokio::join!(write, child.wait_with_output()).1.unwrap() };
-        let sent = within(COMMAND_TIME_MAX, "all are published", sent).await;
-        let errors = String::from_utf8_lossy(&sent.stderr);
-        assert!(sent.status.success(), "send: {errors}");
+        tokio::join!(write, child.wait_with_output()).1.unwrap()
     }
 
     /// Publishes requests while no worker runs, once one has declared the queues.
     pub async fn publish_backlog(&self, ids: &BTreeSet<String>) {
         self.worker().await.stop().await;
         self.publish(ids).await;
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// What `dead list --json` prints: a dead letter a line.
@@ -237,7 +248,9 @@ impl Drop for World {
         if !std::thread::panicking() {
             return;
         }
-        for number in 1..=self.workers.get() {
+        self.folder.disable_cleanup(true);
+        let last = self.workers.get();
+        for number in last.saturating_sub(LOGS_SHOWN) + 1..=last {
             let path = self.folder.path().join(format!("worker-{number}.log"));
             let log = std::fs::read_to_string(path).unwrap_or_default();
             let lines: Vec<_> = log.lines().collect();
@@ -247,6 +260,10 @@ impl Drop for World {
             {
                 eprintln!("--- the end of worker {number}'s log ({count} lines)\n{last}");
             }
+        }
+        #[expect(clippy::print_stderr, reason = "whoever reads the failure needs it")]
+        {
+            eprintln!("--- all logs are kept in {}", self.folder.path().display());
         }
     }
 }
@@ -308,7 +325,7 @@ impl Sandbox {
     }
 
     /// The ids of everything that left as an email.
-    async fn mailed(&self) -> BTreeSet<String> {
+    pub async fn mailed(&self) -> BTreeSet<String> {
         let mut ids = BTreeSet::new();
         let mut after = 0;
         loop {
@@ -333,6 +350,11 @@ impl Sandbox {
 }
 
 // === small words ===
+
+/// A line for `send`.
+pub fn request(id: &str, to: &str) -> String {
+    format!(r#"{{"emailId":4126643121,"message":{{"to":"{to}","sendId":"{id}"}}}}"#) + "\n"
+}
 
 /// The variable of a key.
 fn variable(key: &str) -> String {
