@@ -65,7 +65,7 @@ pub struct Faults<'a> {
     strikes: Vec<Strike>,
     /// When a share of the mail had left after the last one.
     calm_at: Option<Timestamp>,
-    node_killed_at: Option<Instant>,
+    next_node_at: Instant,
 }
 
 impl<'a> Faults<'a> {
@@ -83,7 +83,7 @@ impl<'a> Faults<'a> {
             rng: fastrand::Rng::with_seed(seed),
             strikes: Vec::new(),
             calm_at: None,
-            node_killed_at: None,
+            next_node_at: Instant::now(),
         }
     }
 
@@ -143,15 +143,12 @@ impl<'a> Faults<'a> {
                 self.workers[owner].signal("-CONT").await;
             }
             Fault::NodeKilled => {
-                if let Some(last) = self
-                    .node_killed_at
-                    .filter(|_| self.cluster().nodes().count() > 1)
-                {
-                    sleep_until(last + BETWEEN_NODES).await;
-                }
+                sleep_until(self.next_node_at).await;
                 let node = self.node().await;
                 self.mark(fault);
-                self.node_killed_at = Some(Instant::now());
+                if self.cluster().nodes().count() > 1 {
+                    self.next_node_at = Instant::now() + BETWEEN_NODES;
+                }
                 node.kill().await;
                 node.boot().await;
             }
