@@ -12,7 +12,7 @@ mod producers;
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use self::fault::Faults;
 use self::form::{CLUSTER, Form, Forms, NODE, SQLITE};
@@ -30,6 +30,7 @@ use crate::support::on_each_rabbitmq;
 const RECOVERY_TIME_MAX: Duration = Duration::from_mins(4);
 /// The last retries, and the last results.
 const REST_TIME_MAX: Duration = Duration::from_mins(2);
+const POLL: Duration = Duration::from_millis(100);
 const PREFIX: &str = "postrider";
 /// Final results come soon, so that look-ups are under way whatever strikes. It has no limit of its
 /// own: how many calls a window held is counted by the page.
@@ -103,10 +104,8 @@ async fn rage(title: &str, form: &Form, mut faults: Faults<'_>) -> u64 {
         producers.publish_all(world),
         faults.strike_all(form, &producers)
     );
-    world
-        .sandbox
-        .until_mailed(producers.good().len() as u64, REST_TIME_MAX)
-        .await;
+    let good = producers.good();
+    last_mail(world, good.len() as u64).await;
     end(faults.take_workers()).await;
     let page = Page {
         title,
@@ -115,7 +114,7 @@ async fn rage(title: &str, form: &Form, mut faults: Faults<'_>) -> u64 {
         limit: form.limit,
         strikes: faults.strikes(),
         calm_at: faults.calm_at(),
-        good: producers.good(),
+        good,
         bad: producers.bad(),
         published_again: producers.again(),
         stats: world.sandbox.stats().await,
@@ -126,6 +125,14 @@ async fn rage(title: &str, form: &Form, mut faults: Faults<'_>) -> u64 {
     page.print();
     page.assert_all_is_well();
     page.dead.len() as u64
+}
+
+/// Waits for the last mail, but not for ever: what was lost is told by the page.
+async fn last_mail(world: &World, count: u64) {
+    let deadline = Instant::now() + REST_TIME_MAX;
+    while world.sandbox.count("mails").await < count && Instant::now() < deadline {
+        sleep(POLL).await;
+    }
 }
 
 /// Ends all workers in order, the last one when nothing is left to do.
