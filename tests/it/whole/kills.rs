@@ -22,7 +22,7 @@ const REST_TIME_MAX: Duration = Duration::from_mins(1);
 
 /// Of a hundred sends five are answered with a 5xx at first, of which two were mailed all the same,
 /// and of two the answer is cut off after they were mailed.
-fn troubled(number: usize) -> String {
+pub fn troubled(number: usize) -> String {
     match number % 100 {
         10 | 30 | 50 => format!("ada{number}+5xxx1@example.com"),
         20 | 40 => format!("ada{number}+5xx-sentx1@example.com"),

@@ -118,7 +118,7 @@ async fn rage(title: &str, form: &Form, mut faults: Faults<'_>) -> u64 {
         bad: producers.bad(),
         published_again: producers.again(),
         stats: world.sandbox.stats().await,
-        mailed: world.sandbox.mailed().await,
+        mails: world.sandbox.mails().await,
         calls: world.sandbox.calls().await,
         dead: world.dead().await,
     };

@@ -325,20 +325,26 @@ impl Sandbox {
     }
 
     /// The ids of everything that left as an email.
-    pub async fn mailed(&self) -> BTreeSet<String> {
-        let mut ids = BTreeSet::new();
+    async fn mailed(&self) -> BTreeSet<String> {
+        self.mails().await.into_iter().map(|(id, _)| id).collect()
+    }
+
+    /// Everything that left as an email: `sendId` and recipient.
+    pub async fn mails(&self) -> Vec<(String, String)> {
+        let mut all = Vec::new();
         let mut after = 0;
         loop {
             let page = format!("/_sandbox/mail?after={after}&limit=1000");
             let page: Value = serde_json::from_str(&self.get(&page).await).unwrap();
             let mails = page["mail"].as_array().unwrap();
             let Some(last) = mails.last() else {
-                return ids;
+                return all;
             };
             after = last["seq"].as_u64().unwrap();
             let left = |mail: &&Value| mail["result"] == "SENT" || mail["result"] == "QUEUED";
+            let text = |mail: &Value, name| mail[name].as_str().unwrap().to_owned();
             let left = mails.iter().filter(left);
-            ids.extend(left.map(|mail| mail["sendId"].as_str().unwrap().to_owned()));
+            all.extend(left.map(|mail| (text(mail, "sendId"), text(mail, "to"))));
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::join;
 use tokio::time::sleep;
 
+use crate::whole::kills::troubled;
 use crate::whole::world::{World, request, within};
 
 /// Requests of one `send`.
@@ -104,12 +105,17 @@ fn id(number: usize) -> String {
     format!("storm-{number:06}")
 }
 
-/// HubSpot refuses one in a hundred, for good.
+/// HubSpot refuses one in a hundred, for good. With seven in a hundred there is trouble at first, so
+/// that whatever strikes some retries are on their way.
 fn is_refused(number: usize) -> bool {
-    number % 100 == 50
+    number % 100 == 90
 }
 
 fn line(number: usize) -> String {
-    let tag = if is_refused(number) { "+http400" } else { "" };
-    request(&id(number), &format!("ada{number}{tag}@example.com"))
+    let to = if is_refused(number) {
+        format!("ada{number}+http400@example.com")
+    } else {
+        troubled(number)
+    };
+    request(&id(number), &to)
 }
