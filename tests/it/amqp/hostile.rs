@@ -3,7 +3,7 @@
 use postrider::outcome::Disposition;
 
 use super::{open, receive, settle, until_standing, worker};
-use crate::support::broker;
+use crate::support::broker::{self, Version};
 use crate::support::raw::{RawProducer, nested};
 
 /// As deep as a frame of 128 KiB has room for.
@@ -13,7 +13,7 @@ const DEEPEST: usize = 26_000;
 /// message would come back and end the next one, for ever.
 #[tokio::test]
 async fn headers_nested_as_deep_as_a_frame_allows_harm_nobody() {
-    let (queue, prefix) = worker("nested").await;
+    let (queue, prefix) = worker(Version::V3_10, "nested").await;
     let mut producer = RawProducer::over(broker::shared().await.port()).await;
     for depth in [DEEPEST, 1] {
         let body = depth.to_string();
