@@ -27,7 +27,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::QuotaConfig;
-use crate::message::{AccountName, Priority};
+use crate::journal::{Call, Entry, Then};
+use crate::message::{AccountName, Priority, SendRequest};
 use crate::metrics::Metrics;
 use crate::outcome::{DeadReason, Disposition, Words};
 use crate::provider::Provider;
@@ -199,25 +200,34 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     }
 
     /// Carries a disposition out; one metric and one log line, here and nowhere else. Once that is
-    /// durable it is announced: `news`, or the death.
+    /// durable it is announced, be it a death; and it is an entry of the journal, either way.
     async fn settle(
         &self,
         delivery: Delivery,
         disposition: Disposition,
         id: &str,
-        news: Option<Announcement>,
+        called: Option<Called>,
     ) {
         let account = self.account.name.clone();
         let lane = delivery.lane.as_str();
         let death = disposition.death().cloned();
         let what = disposition.label();
-        let news = news.or_else(|| Announcement::of_death(&disposition, &account));
+        let mut entry = self.entry(&delivery, &disposition, id);
+        let mut news = Announcement::of_death(&disposition, &account);
+        if let Some(called) = called {
+            news = called.news.or(news);
+            entry.published_at = called.published_at;
+            entry.call = Some(called.call);
+        }
         if let Err(error) = self.queue.settle(delivery, disposition).await {
+            entry.then = Then::NotSettled;
+            self.queue.note(entry);
             tracing::warn!(%account, lane, id, disposition = what, %error, hint = error.hint(), "not settled; it is handed out again");
             // The caller holds its permit meanwhile: a queue that refuses is not called in a circle.
             tokio::time::sleep(QUEUE_ERROR_WAIT).await;
             return;
         }
+        self.queue.note(entry);
         if let Some(death) = death {
             self.metrics.dead_letter(&account, death.reason);
             // A malformed request's problem may quote the request; it is told by `dead show` alone.
@@ -273,6 +283,16 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         }
     }
 
+    /// What the journal keeps of a delivery for which no call was made.
+    fn entry(&self, delivery: &Delivery, disposition: &Disposition, id: &str) -> Entry {
+        let then = Then::from(disposition);
+        Entry {
+            published_at: disposition.story().and_then(|story| story.published_at),
+            redelivered: delivery.redelivered,
+            ..Entry::new(id, self.clock.now(), &self.account.name, then)
+        }
+    }
+
     /// Whether the next accepted send is followed up.
     fn follows(&self) -> bool {
         let share = self.settings.results;
@@ -325,8 +345,23 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
 struct NoCall {
     delivery: Delivery,
     disposition: Disposition,
-    /// Names it in the log.
+    /// Names it in the log and in the journal.
     id: String,
+}
+
+/// What a call adds to what is told of a delivery.
+struct Called {
+    call: Call,
+    published_at: Option<Timestamp>,
+    news: Option<Announcement>,
+}
+
+/// The id and the content id of a request that need not be valid; the id may be empty.
+fn name_of(delivery: &Delivery) -> (String, Option<i64>) {
+    match SendRequest::parse(&delivery.body, delivery.message_id.as_deref()) {
+        Ok(request) => (request.id.to_string(), Some(request.email_id)),
+        Err(_) => (delivery.message_id.clone().unwrap_or_default(), None),
+    }
 }
 
 impl NoCall {

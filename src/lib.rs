@@ -28,6 +28,7 @@
 //! | [`quota`] | rolling windows: one limiter per account and bucket |
 //! | [`pause`] | why dispatch is held back, since when, until when |
 //! | [`dispatch`] | the loop of one account's lanes, and the straight line of one delivery |
+//! | [`journal`] | what was done with each request, step by step: kept beside the queue |
 //! | [`queue`] | the contract, and `memory`, `sqlite`, `amqp` |
 //! | [`provider`] | the contract, and `hubspot` with its classification |
 //! | [`metrics`], [`admin`], [`status`], [`logging`] | what operators see |
@@ -38,7 +39,7 @@
 //!
 //! ```text
 //! main → cli/worker ─┬─> dispatch ──┬─> queue ────┐
-//!                    │              ├─> provider ─┼─> message, story, outcome, clock
+//!                    │              ├─> provider ─┼─> journal, message, story, outcome, clock
 //!                    │              ├─> retry, quota, pause
 //!                    │              └─> metrics
 //!                    ├─> admin ──> metrics, pause
@@ -72,7 +73,7 @@
 //! | 5 | `provider/hubspot` | one call, the same `sendId` on every attempt |
 //! | 6 | `provider/hubspot/classify` | answer → `Outcome` |
 //! | 7 | `retry` | outcome + story → `Disposition` |
-//! | 8 | `queue/*` | `settle`: one metric, one log line |
+//! | 8 | `queue/*` | `settle`: one metric, one log line, one entry of the [`journal`] |
 //!
 //! A permit and a token are taken *before* a message is received, so that the next call always
 //! belongs to the most urgent message, and nothing waits for its turn outside the queue.
@@ -133,6 +134,7 @@ pub mod config;
 pub mod crypto;
 pub mod dispatch;
 pub mod hint;
+pub mod journal;
 pub mod logging;
 pub mod message;
 pub mod metrics;

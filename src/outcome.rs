@@ -224,6 +224,19 @@ impl Disposition {
         }
     }
 
+    /// The story with which it goes on.
+    #[must_use]
+    pub fn story(&self) -> Option<&Story> {
+        match self {
+            Self::FollowUp { story, .. }
+            | Self::Retry { story, .. }
+            | Self::Snooze { story, .. }
+            | Self::Route { story, .. }
+            | Self::DeadLetter { story } => Some(story),
+            Self::Complete | Self::Release => None,
+        }
+    }
+
     /// The word for it in a log line.
     #[must_use]
     pub fn label(&self) -> &'static str {

@@ -20,6 +20,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use crate::journal::Entry;
 use crate::message::{AccountName, Priority};
 use crate::outcome::Disposition;
 use crate::story::Story;
@@ -123,6 +124,12 @@ pub trait Queue: Clone + Send + Sync + 'static {
     /// never waits: what cannot be told now is not told.
     fn announce(&self, announcement: Announcement) {
         drop(announcement);
+    }
+
+    /// Keeps an entry of the journal, where the backend has such a place. It never fails and never
+    /// waits: what cannot be kept is dropped and counted, and no mail is lost for it.
+    fn note(&self, entry: Entry) {
+        drop(entry);
     }
 
     /// Whether the backend is reached right now.

@@ -108,6 +108,13 @@ impl Story {
         self.attempts.push(attempt);
     }
 
+    /// How many sends are among the attempts; the others are final results.
+    #[must_use]
+    pub fn sends(&self) -> u32 {
+        let sends = self.attempts.iter().filter(|a| a.outcome != REFUSED);
+        u32::try_from(sends.count()).unwrap_or(u32::MAX)
+    }
+
     /// How long the schedule of retries has run.
     #[must_use]
     pub fn trying_for(&self, now: Timestamp) -> Duration {

@@ -32,13 +32,17 @@ const CRATES: &[(&str, &[&str])] = &[
 const ROOMS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("hint", &[]),
+    ("journal", &["message", "outcome", "story"]),
     ("message", &["hint"]),
     ("story", &["clock", "message", "outcome"]),
     ("outcome", &["message", "story"]),
     ("retry", &["clock", "config", "outcome", "story", "message"]),
     ("quota", &["clock", "config", "provider"]),
     ("pause", &["clock", "outcome", "queue"]),
-    ("queue", &["clock", "hint", "message", "outcome", "story"]),
+    (
+        "queue",
+        &["clock", "hint", "journal", "message", "outcome", "story"],
+    ),
     (
         "provider",
         &["clock", "config", "crypto", "message", "outcome"],
@@ -51,8 +55,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "dispatch",
         &[
-            "clock", "config", "message", "metrics", "outcome", "pause", "provider", "queue",
-            "quota", "retry", "story",
+            "clock", "config", "journal", "message", "metrics", "outcome", "pause", "provider",
+            "queue", "quota", "retry", "story",
         ],
     ),
     (

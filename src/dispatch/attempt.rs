@@ -8,8 +8,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::mishap::ours;
-use super::{Dispatcher, NoCall, millis};
+use super::{Called, Dispatcher, NoCall, millis, name_of};
 use crate::clock::until;
+use crate::journal::Call;
 use crate::message::{MessageId, SendRequest};
 use crate::metrics::Operation;
 use crate::outcome::{DeadReason, Disposition, Failure, Outcome, Words};
@@ -40,7 +41,8 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         }
         if let Some(due) = story.due_at.take() {
             if due > now {
-                return NoCall::with(delivery, Disposition::snooze(due, story), "not due");
+                let (id, _) = name_of(&delivery);
+                return NoCall::with(delivery, Disposition::snooze(due, story), id);
             }
             // It waited for its turn: for a backlog, or through a pause.
             story.excuse(until(due, now));
@@ -174,10 +176,16 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             let named = (story.priority, story.generation);
             self.news(Kind::Accepted, &context, named, outcome.words().clone())
         });
+        let heard = (outcome.label(), outcome.words());
+        let called = Called {
+            call: Call::new(Some(story.sends()), send_id, took, heard),
+            published_at: story.published_at,
+            news,
+        };
         let disposition = self
             .retry
             .after_send(outcome, story, &context, &mut self.rng());
-        self.settle(delivery, disposition, request.id.as_str(), news)
+        self.settle(delivery, disposition, request.id.as_str(), Some(called))
             .await;
         // Held until here: what is in a worker's hands stays bounded.
         drop(permit);

@@ -3,8 +3,9 @@
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::{Dispatcher, NoCall, millis};
-use crate::message::SendRequest;
+use super::{Called, Dispatcher, NoCall, millis, name_of};
+use crate::journal::Call;
+use crate::message::MessageId;
 use crate::metrics::Operation;
 use crate::outcome::{Disposition, LookUp, Words};
 use crate::provider::Provider;
@@ -26,14 +27,16 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let now = self.clock.now();
         let mut story = std::mem::take(&mut delivery.story);
         if let Some(due) = story.due_at.take().filter(|due| *due > now) {
-            return NoCall::with(delivery, Disposition::snooze(due, story), "not due");
+            let (id, _) = name_of(&delivery);
+            return NoCall::with(delivery, Disposition::snooze(due, story), id);
         }
         let Some(follow_up) = story.follow_up.clone() else {
             let again = Disposition::Retry {
                 at: now,
                 story: Box::new(story),
             };
-            return NoCall::with(delivery, again, "no status id");
+            let (id, _) = name_of(&delivery);
+            return NoCall::with(delivery, again, id);
         };
         Ok(Ready {
             delivery,
@@ -77,6 +80,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let (key, email_id) = name_of(&delivery);
         let context = self.context(now, key.clone(), email_id, lane);
         let named = (story.priority, story.generation);
+        let send_id = MessageId::parse(&key)
+            .map_or_else(|_| key.clone(), |id| id.generation(story.generation));
+        let call = Call::new(None, send_id, took, (look_up.label(), &words));
+        let published_at = story.published_at;
         let decision = self
             .retry
             .after_look_up(look_up, story, &context, &mut self.rng());
@@ -96,17 +103,14 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             Some(FinalResult::Refused) | None => None,
         };
         let news = ended_as.map(|kind| self.news(kind, &context, named, words));
-        self.settle(delivery, decision.disposition, &key, news)
+        let called = Called {
+            call,
+            published_at,
+            news,
+        };
+        self.settle(delivery, decision.disposition, &key, Some(called))
             .await;
         drop(permit);
-    }
-}
-
-/// The id and the content id of a request that was read before.
-pub(super) fn name_of(delivery: &Delivery) -> (String, Option<i64>) {
-    match SendRequest::parse(&delivery.body, delivery.message_id.as_deref()) {
-        Ok(request) => (request.id.to_string(), Some(request.email_id)),
-        Err(_) => (delivery.message_id.clone().unwrap_or_default(), None),
     }
 }
 

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Dispatcher, NoCall, QUEUE_ERROR_WAIT, attempt, follow_up, mishap, pause_for, sleep_until,
+    Dispatcher, NoCall, QUEUE_ERROR_WAIT, attempt, follow_up, mishap, name_of, pause_for,
+    sleep_until,
 };
 use crate::outcome::Disposition;
 use crate::pause::Gate;
@@ -87,7 +88,8 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             tokio::select! {
                 biased;
                 () = term.cancelled() => {
-                    self.settle(delivery, Disposition::Release, "no lease", None).await;
+                    let (id, _) = name_of(&delivery);
+                    self.settle(delivery, Disposition::Release, &id, None).await;
                     break;
                 }
                 () = lease.held() => {}

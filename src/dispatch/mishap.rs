@@ -8,8 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures_util::FutureExt;
 
-use super::Dispatcher;
-use super::follow_up::name_of;
+use super::{Dispatcher, name_of};
 use crate::message::MessageId;
 use crate::outcome::{Failure, FailureClass, LookUp, Outcome, Scope, Words};
 use crate::provider::Provider;

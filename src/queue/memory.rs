@@ -26,6 +26,7 @@ use super::{
     Validity,
 };
 use crate::clock::Clock;
+use crate::journal::Entry;
 use crate::message::AccountName;
 use crate::outcome::Disposition;
 use crate::queue::Parcel;
@@ -163,6 +164,12 @@ impl MemoryQueue {
     pub fn lose_connection(&self) {
         self.broker.lock().lose(self.connection.number);
         self.broker.changed.notify_waiters();
+    }
+
+    /// The journal so far.
+    #[must_use]
+    pub fn notes(&self) -> Vec<Entry> {
+        self.broker.lock().notes.clone()
     }
 
     /// How many intakes were opened so far.
@@ -321,6 +328,10 @@ impl Queue for MemoryQueue {
 
     async fn depths(&self) -> Result<Vec<Depth>, QueueError> {
         Ok(self.broker.state_now().depths(&self.broker.prefix))
+    }
+
+    fn note(&self, entry: Entry) {
+        self.broker.lock().notes.push(entry);
     }
 
     fn is_up(&self) -> bool {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::super::{DeadLetter, Delivery, Depth, Lane, QueueError, Tag};
 use super::line::Line;
 use crate::clock::{Clock, until};
+use crate::journal::Entry;
 use crate::message::{AccountName, Priority};
 use crate::outcome::Disposition;
 use crate::queue::Parcel;
@@ -29,6 +30,7 @@ pub(super) struct State {
     pub(super) consumers: BTreeMap<u64, Consumer>,
     /// How many were opened so far.
     pub(super) intakes: u64,
+    pub(super) notes: Vec<Entry>,
     /// Nobody is served until the broker is back.
     pub(super) down: bool,
     /// Numbers messages, deliveries, intakes and connections alike.
@@ -89,6 +91,7 @@ impl State {
             lines: BTreeMap::new(),
             consumers: BTreeMap::new(),
             intakes: 0,
+            notes: Vec::new(),
             down: false,
             last_number: 0,
         }

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use postrider::journal::Entry;
 use postrider::message::AccountName;
 use postrider::outcome::Disposition;
 use postrider::queue::Parcel;
@@ -78,6 +79,10 @@ impl Queue for Overheard {
 
     fn announce(&self, announcement: Announcement) {
         self.hear(Heard::Announced(announcement.into()));
+    }
+
+    fn note(&self, entry: Entry) {
+        self.queue.note(entry);
     }
 
     fn is_up(&self) -> bool {
