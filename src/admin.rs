@@ -77,6 +77,8 @@ async fn index() -> &'static str {
 
 async fn metrics<Q: Queue>(State(shown): State<Arc<Shown<Q>>>) -> impl IntoResponse {
     shown.read_depths().await;
+    let dropped = shown.admin.queue.notes_dropped();
+    shown.admin.metrics.trace_dropped(dropped);
     for account in &shown.admin.accounts {
         account.observe(&shown.admin.metrics);
     }

@@ -11,6 +11,7 @@ mod sandbox;
 mod send;
 mod signals;
 mod simulate;
+mod trace;
 mod worker;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -54,6 +55,7 @@ enum Command {
     Send(send::Args),
     #[command(subcommand)]
     Dead(dead::Command),
+    Trace(trace::Args),
     Queue(queue::Args),
     Check(check::Args),
     Sandbox(sandbox::Args),
@@ -126,6 +128,7 @@ impl Command {
             Self::Worker(_) => worker::run(&config()?).await,
             Self::Send(args) => send::run(&config()?, args, output).await,
             Self::Dead(command) => dead::run(&config()?, command, output).await,
+            Self::Trace(args) => trace::run(&config()?, &args, output).await,
             Self::Queue(args) => queue::run(&config()?, &args, output).await,
             Self::Check(args) => check::run(&config()?, &args, output).await,
             Self::Sandbox(args) => sandbox::run(args, output).await,
@@ -139,9 +142,12 @@ impl Command {
             Self::Worker(_) | Self::Sandbox(_) => Talk::Service,
             Self::Demo(_) => Talk::Demo,
             Self::Simulate(_) => Talk::Simulation,
-            Self::Send(_) | Self::Dead(_) | Self::Queue(_) | Self::Check(_) | Self::Schema => {
-                Talk::Command
-            }
+            Self::Send(_)
+            | Self::Dead(_)
+            | Self::Trace(_)
+            | Self::Queue(_)
+            | Self::Check(_)
+            | Self::Schema => Talk::Command,
         }
     }
 
@@ -152,6 +158,7 @@ impl Command {
             Self::Demo(_)
             | Self::Send(_)
             | Self::Dead(_)
+            | Self::Trace(_)
             | Self::Queue(_)
             | Self::Check(_)
             | Self::Sandbox(_)

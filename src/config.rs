@@ -218,6 +218,16 @@ pub fn log_directives() -> Option<String> {
         .filter(|value| !value.trim().is_empty())
 }
 
+/// Who runs this command, as far as the environment says.
+#[must_use]
+pub fn operator() -> Option<String> {
+    ["SUDO_USER", "USER", "LOGNAME"]
+        .into_iter()
+        .filter_map(std::env::var_os)
+        .map(|name| name.to_string_lossy().into_owned())
+        .find(|name| !name.is_empty())
+}
+
 /// Whether the user takes colours: `NO_COLOR` says no (no-color.org).
 #[must_use]
 pub fn takes_colors() -> bool {

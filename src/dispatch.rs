@@ -216,6 +216,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let mut news = Announcement::of_death(&disposition, &account);
         if let Some(called) = called {
             news = called.news.or(news);
+            entry.at = called.at;
             entry.published_at = called.published_at;
             entry.call = Some(called.call);
         }
@@ -352,6 +353,8 @@ struct NoCall {
 /// What a call adds to what is told of a delivery.
 struct Called {
     call: Call,
+    /// As in the story's own attempt.
+    at: Timestamp,
     published_at: Option<Timestamp>,
     news: Option<Announcement>,
 }

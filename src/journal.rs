@@ -8,6 +8,8 @@
 //! Readers tolerate fields and steps that they do not know, so that two versions can work on one
 //! queue.
 
+mod scribe;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,6 +17,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::{AccountName, Priority};
 use crate::outcome::{DeadReason, Disposition, Words};
+
+pub use scribe::{Journal, Keeper};
+
+/// How long entries are kept, in both backends: long enough for a complaint after a weekend, and
+/// no archive of who was mailed when.
+pub const AGE_MAX: Duration = Duration::from_hours(7 * 24);
 
 /// One step of one request: what was heard, and what followed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,6 +100,28 @@ pub enum Then {
     Other,
 }
 
+/// One line of what is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are entries: a box would cost each of them"
+)]
+pub enum Record {
+    Gap { gap: Gap },
+    Entry(Entry),
+}
+
+/// Entries that could not be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    pub lost: u64,
+    /// Of the first one.
+    pub since: Timestamp,
+    /// Of the last one.
+    pub until: Timestamp,
+}
+
 impl Entry {
     /// A step in which no call was made.
     #[must_use]
@@ -105,6 +135,54 @@ impl Entry {
             call: None,
             then,
         }
+    }
+}
+
+impl Record {
+    /// `None` for a line that cannot be read, be it of a newer Postrider.
+    #[must_use]
+    pub fn read(line: &str) -> Option<Self> {
+        serde_json::from_str(line).ok()
+    }
+
+    /// One line, without its end.
+    #[must_use]
+    pub fn line(&self) -> String {
+        // Plain data: it always can be written.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Whose story it belongs to; a gap may belong to any.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Self::Gap { .. } => None,
+            Self::Entry(entry) => Some(&entry.id),
+        }
+    }
+
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        match self {
+            Self::Gap { gap } => gap.until,
+            Self::Entry(entry) => entry.at,
+        }
+    }
+}
+
+impl Gap {
+    fn at(at: Timestamp) -> Self {
+        Self {
+            lost: 1,
+            since: at,
+            until: at,
+        }
+    }
+
+    fn widen(&mut self, at: Timestamp) {
+        self.lost += 1;
+        self.since = self.since.min(at);
+        self.until = self.until.max(at);
     }
 }
 

@@ -54,6 +54,7 @@ pub struct Metrics {
     owner: IntGaugeVec,
     pause: IntGaugeVec,
     responses: IntCounterVec,
+    trace_dropped: IntCounter,
 }
 
 impl Metrics {
@@ -175,6 +176,13 @@ impl Metrics {
                 "HubSpot's answers by HTTP status; `none` when none came",
                 &["account", "status"],
             )?,
+            trace_dropped: added(
+                r,
+                IntCounter::new(
+                    "trace_dropped_total",
+                    "Steps of requests that could not be kept for `postrider trace`",
+                )?,
+            )?,
             registry,
         };
         let build = gauges(
@@ -232,6 +240,12 @@ impl Metrics {
 
     pub fn replayed(&self) {
         self.replayed.inc();
+    }
+
+    /// Shows how many steps were dropped so far.
+    pub fn trace_dropped(&self, all: u64) {
+        let told = self.trace_dropped.get();
+        self.trace_dropped.inc_by(all.saturating_sub(told));
     }
 
     pub fn attempt(&self, account: &AccountName, outcome: &Outcome) {

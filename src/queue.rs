@@ -20,7 +20,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::journal::Entry;
+use crate::journal::{Entry, Record};
 use crate::message::{AccountName, Priority};
 use crate::outcome::Disposition;
 use crate::story::Story;
@@ -132,6 +132,11 @@ pub trait Queue: Clone + Send + Sync + 'static {
         drop(entry);
     }
 
+    /// How many entries of the journal this process had to drop.
+    fn notes_dropped(&self) -> u64 {
+        0
+    }
+
     /// Whether the backend is reached right now.
     fn is_up(&self) -> bool;
 
@@ -161,6 +166,45 @@ pub trait DeadLetters: Send + Sync {
     fn sweep<F>(&self, choose: F) -> impl Future<Output = Result<Tally, QueueError>> + Send
     where
         F: FnMut(&DeadLetter) -> ControlFlow<(), Fate> + Send;
+}
+
+/// The journal, for operators. Apart from [`Queue`]: dispatch never reads it.
+pub trait Traces: Send + Sync {
+    /// Visits what is kept of the requests with these ids, and every gap, page by page and about
+    /// oldest first, from `since` on. A page may hold nothing of theirs, and a record may come
+    /// twice. Tells how far back the journal reaches; `None` when nothing is kept.
+    ///
+    /// # Errors
+    /// What was visited before it counts.
+    fn trace<F>(
+        &self,
+        ids: &[String],
+        since: Option<Timestamp>,
+        visit: F,
+    ) -> impl Future<Output = Result<Option<Timestamp>, QueueError>> + Send
+    where
+        F: FnMut(Vec<Record>) + Send;
+
+    /// Where the request with this id stands among those that are to be sent or followed up.
+    fn find(&self, id: &str) -> impl Future<Output = Result<Sight, QueueError>> + Send;
+}
+
+/// What is seen of one request in the lanes.
+#[derive(Clone, Debug)]
+pub enum Sight {
+    /// The backend cannot look into its lanes.
+    Blind,
+    Nowhere,
+    Stands(Box<Standing>),
+}
+
+/// A request that is to be sent or followed up.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    pub lane: Lane,
+    /// When it had to wait for a time: that time.
+    pub due: Option<Timestamp>,
+    pub story: Story,
 }
 
 /// What a sweep does with one dead letter. `ControlFlow::Break` ends the sweep and keeps it.

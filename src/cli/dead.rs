@@ -10,6 +10,7 @@ mod show;
 use std::ops::ControlFlow;
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 
 use self::filter::{Filter, Selection};
 use self::groups::Groups;
@@ -17,9 +18,13 @@ use super::failure::{Exit, Failure};
 use super::open::{Purpose, with_queue};
 use super::output::{Output, confirm, count as counted, progress, talk};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::journal::{Entry, Then};
 use crate::outcome::DeadReason;
 use crate::queue::{DeadLetter, DeadLetters, Fate, Queue, Tally};
+
+pub(super) use self::filter::time;
+pub(super) use self::show::key;
 
 /// List, show, replay and discard dead letters
 #[derive(Debug, Subcommand)]
@@ -146,7 +151,7 @@ async fn show(queue: &impl DeadLetters, id: &str, output: &mut Output) -> Result
     let mut found: Option<DeadLetter> = None;
     queue
         .sweep(|letter| {
-            if show::key(letter) == id {
+            if key(letter) == id {
                 found = Some(letter.clone());
                 return ControlFlow::Break(());
             }
@@ -161,7 +166,7 @@ async fn show(queue: &impl DeadLetters, id: &str, output: &mut Output) -> Result
 
 /// Replays or discards what was selected, after asking where it is more than one.
 async fn act(
-    queue: &impl DeadLetters,
+    queue: &(impl DeadLetters + Queue),
     standing: Option<u64>,
     deed: Deed,
     selection: &Selection,
@@ -189,6 +194,8 @@ async fn act(
             return Ok(());
         }
     }
+    let now = Clock::system().now();
+    let by = config::operator();
     let mut renamed = Vec::new();
     let mut refused: u64 = 0;
     let Swept {
@@ -196,8 +203,13 @@ async fn act(
         tally,
         unknown,
     } = sweep(queue, standing, selection, None, |letter| match deed {
-        Deed::Discard => Fate::Discard,
+        Deed::Discard => {
+            queue.note(entry(letter, now, Then::Discard { by: by.clone() }));
+            Fate::Discard
+        }
         Deed::Replay => {
+            let (send_id, by) = (show::next_send_id(letter), by.clone());
+            queue.note(entry(letter, now, Then::Replay { send_id, by }));
             if is_refused(letter) {
                 refused += 1;
                 renamed.extend((refused == 1).then(|| show::next_send_id(letter)));
@@ -226,6 +238,14 @@ async fn act(
     all_known(&unknown)
 }
 
+/// For the journal: that it was asked for. Whether it was done, the letter itself tells.
+fn entry(letter: &DeadLetter, now: Timestamp, then: Then) -> Entry {
+    Entry {
+        published_at: letter.story.published_at,
+        ..Entry::new(key(letter), now, &letter.replay().account, then)
+    }
+}
+
 /// How many dead letters there are, selected or not: the length of a progress bar.
 async fn standing(queue: &impl Queue, prefix: &str) -> Result<Option<u64>, Failure> {
     let name = format!("{prefix}.dead");
@@ -249,7 +269,7 @@ async fn sweep(
     let mut written = Ok(());
     let swept = queue.sweep(|letter| {
         bar.inc(1);
-        unknown.retain(|id| id != show::key(letter));
+        unknown.retain(|id| id != key(letter));
         if !selection.takes(letter, now) {
             return ControlFlow::Continue(Fate::Keep);
         }

@@ -13,14 +13,16 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use self::input::{Defaults, Entry, Ready, Requests};
+use self::input::{Defaults, Ready, Requests};
 use self::report::Report;
 use super::failure::{Exit, Failure};
 use super::open::{Purpose, with_queue};
 use super::output::{Output, progress, talk};
+use crate::clock::Clock;
 use crate::config::Config;
+use crate::journal::{Entry, Then};
 use crate::message::{AccountName, MessageId, Priority};
-use crate::queue::{Queue, QueueError};
+use crate::queue::{Parcel, Queue, QueueError};
 
 /// How many publishes wait for their confirm at a time: enough to fill a commit or a broker's
 /// window, and 64 MiB at most of the largest bodies.
@@ -128,7 +130,7 @@ fn check_all(
 fn read(
     reader: impl io::BufRead + Send + 'static,
     defaults: Defaults,
-) -> mpsc::Receiver<io::Result<Entry>> {
+) -> mpsc::Receiver<io::Result<input::Entry>> {
     let (sender, entries) = mpsc::channel(READ_AHEAD_MAX);
     tokio::task::spawn_blocking(move || {
         for entry in Requests::new(reader, defaults) {
@@ -146,7 +148,7 @@ fn read(
 /// what is in flight.
 async fn publish_all(
     queue: &impl Queue,
-    mut entries: mpsc::Receiver<io::Result<Entry>>,
+    mut entries: mpsc::Receiver<io::Result<input::Entry>>,
     report: &mut Report,
     output: &mut Output,
 ) -> Result<(), Failure> {
@@ -183,7 +185,7 @@ async fn publish_all(
                     reading = false;
                     report.unreadable(&error);
                 }
-                Some(Ok(Entry { line, request })) => match request {
+                Some(Ok(input::Entry { line, request })) => match request {
                     Ok(ready) => in_flight.push(publish(queue, line, ready)),
                     Err(malformed) => report.refused(line, &malformed, output),
                 }
@@ -200,8 +202,21 @@ async fn publish(
     ready: Ready,
 ) -> (u64, MessageId, Result<(), QueueError>) {
     let mut waits = PUBLISH_WAITS.into_iter();
+    let Parcel {
+        account, priority, ..
+    } = &ready.parcel;
     loop {
         let taken = queue.publish(ready.parcel.clone()).await;
+        if taken.is_ok() {
+            let priority = *priority;
+            let now = Clock::system().now();
+            queue.note(Entry::new(
+                ready.id.as_str(),
+                now,
+                account,
+                Then::Published { priority },
+            ));
+        }
         match (&taken, waits.next()) {
             (
                 Err(

@@ -179,6 +179,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let heard = (outcome.label(), outcome.words());
         let called = Called {
             call: Call::new(Some(story.sends()), send_id, took, heard),
+            at: now,
             published_at: story.published_at,
             news,
         };

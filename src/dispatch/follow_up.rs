@@ -105,6 +105,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let news = ended_as.map(|kind| self.news(kind, &context, named, words));
         let called = Called {
             call,
+            at: now,
             published_at,
             news,
         };

@@ -13,6 +13,7 @@
 //! | `session` | what is in hand |
 //! | `delay` | waiting, by binary levels |
 //! | `dead` | the sweep over the dead letters |
+//! | `trace` | the journal, in a stream |
 //! | `lease` | who owns an account |
 //! | `properties` | what stands beside a body |
 //! | `error` | what lapin's errors mean |
@@ -38,6 +39,7 @@ mod properties;
 mod publisher;
 mod session;
 mod topology;
+mod trace;
 
 pub use address::Address;
 pub use intake::AmqpIntake;
@@ -52,8 +54,10 @@ use self::delay::Precision;
 use self::link::{Link, Role};
 use self::session::{Held, Session, Sessions};
 use self::topology::Topology;
+use self::trace::Stream;
 use super::{Announcement, Delivery, Depth, Lane, Lease, Queue, QueueError};
 use crate::clock::{self, Clock};
+use crate::journal::{Entry, Journal};
 use crate::message::AccountName;
 use crate::outcome::Disposition;
 use crate::queue::Parcel;
@@ -86,8 +90,9 @@ pub struct AmqpQueue {
 struct Shared {
     clock: Clock,
     topology: Topology,
-    link: Link,
+    link: Arc<Link>,
     sessions: Sessions,
+    journal: Journal,
 }
 
 // === impl AmqpQueue ===
@@ -115,13 +120,15 @@ impl AmqpQueue {
 
     async fn new(options: AmqpOptions, role: Role) -> Result<Self, QueueError> {
         let topology = Topology::new(options.prefix, options.accounts);
-        let link = Link::start(options.url, role, topology.clone()).await?;
+        let link = Arc::new(Link::start(options.url, role, topology.clone()).await?);
+        let stream = Stream::new(Arc::clone(&link), role, topology.clone());
         Ok(Self {
             shared: Arc::new(Shared {
                 clock: options.clock,
                 topology,
                 link,
                 sessions: Sessions::default(),
+                journal: Journal::start(stream, role == Role::Worker),
             }),
         })
     }
@@ -213,11 +220,20 @@ impl Queue for AmqpQueue {
         }
     }
 
+    fn note(&self, entry: Entry) {
+        self.shared.journal.note(entry);
+    }
+
+    fn notes_dropped(&self) -> u64 {
+        self.shared.journal.dropped()
+    }
+
     fn is_up(&self) -> bool {
         self.shared.link.up().is_some()
     }
 
     async fn close(&self) {
+        self.shared.journal.close().await;
         self.shared.link.close().await;
     }
 }

@@ -8,7 +8,8 @@
 //!                                            └── intake: claims the first that is not in hand
 //! ```
 //!
-//! A worker holds an advisory lock on `PATH.lock`, which the kernel frees when it dies. Commands
+//! The journal stands in a file of its own, `PATH.trace`: nothing that happens to it happens to a
+//! request. A worker holds an advisory lock on `PATH.lock`, which the kernel frees when it dies. Commands
 //! open the same file without the lock; the worker sees what they publish by polling
 //! `PRAGMA data_version`. All SQL runs in `spawn_blocking`: tokio holds a paused clock meanwhile,
 //! as it would not for a thread of our own.
@@ -23,6 +24,7 @@ mod schema;
 mod store;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod writer;
 
 use std::fs::{File, TryLockError};
@@ -38,11 +40,13 @@ use self::change::Change;
 use self::hand::{Hand, row_of};
 pub use self::intake::SqliteIntake;
 use self::store::Store;
+use self::trace::Book;
 use self::writer::Writer;
 use super::{
     DeadLetter, DeadLetters, Delivery, Depth, Fate, Lane, Lease, Queue, QueueError, Tally,
 };
 use crate::clock::{self, Clock};
+use crate::journal::{Entry, Journal};
 use crate::message::AccountName;
 use crate::outcome::Disposition;
 use crate::queue::Parcel;
@@ -77,6 +81,7 @@ struct Shared {
     fresh: bool,
     writer: Writer,
     hand: Arc<Hand>,
+    journal: Journal,
     /// The lock on `PATH.lock`, held until this is closed or dropped.
     lock: Mutex<Option<File>>,
     /// Ends the watcher.
@@ -112,8 +117,10 @@ impl SqliteQueue {
             );
             end.drop_guard()
         });
+        let book = Book::new(trace::beside(&path), clock);
         Ok(Self {
             shared: Arc::new(Shared {
+                journal: Journal::start(book, mode == Mode::Worker),
                 writer: Writer::start(store, path.clone(), clock, Arc::clone(&hand)),
                 path,
                 prefix: prefix.into(),
@@ -227,6 +234,14 @@ impl Queue for SqliteQueue {
         self.read(move |store| store.depths(&prefix, now)).await
     }
 
+    fn note(&self, entry: Entry) {
+        self.shared.journal.note(entry);
+    }
+
+    fn notes_dropped(&self) -> u64 {
+        self.shared.journal.dropped()
+    }
+
     /// Whether the file takes what became of deliveries.
     fn is_up(&self) -> bool {
         !*self.shared.hand.stuck.borrow()
@@ -238,6 +253,7 @@ impl Queue for SqliteQueue {
         {
             tracing::warn!(%error, "queue.close: the queue was not closed in order: {error}");
         }
+        self.shared.journal.close().await;
         self.shared.hand.close();
         drop(lock(&self.shared.watcher).take());
         // Last: now another worker may come.

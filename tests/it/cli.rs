@@ -5,6 +5,7 @@ mod operate;
 mod rabbitmq;
 mod send;
 mod shop;
+mod trace;
 
 use std::process::Stdio;
 
@@ -18,6 +19,7 @@ fn help_says_what_there_is() {
         &["send", "--help"],
         &["dead", "--help"],
         &["dead", "replay", "--help"],
+        &["trace", "--help"],
         &["queue", "--help"],
         &["check", "--help"],
         &["sandbox", "--help"],

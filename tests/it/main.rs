@@ -16,6 +16,7 @@ mod demo;
 mod deploy;
 mod dispatch;
 mod hubspot;
+mod journal;
 mod page;
 mod readme;
 mod request;

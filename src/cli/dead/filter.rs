@@ -107,7 +107,7 @@ fn reason(text: &str) -> Result<DeadReason, String> {
 }
 
 /// Units from seconds to weeks; a day has 24 hours here.
-fn time(text: &str) -> Result<Duration, String> {
+pub(in crate::cli) fn time(text: &str) -> Result<Duration, String> {
     text.parse::<Span>()
         .and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()))
         .and_then(Duration::try_from)

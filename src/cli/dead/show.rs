@@ -44,7 +44,7 @@ struct Whole<'a> {
 }
 
 /// What names it: its death's key, or else what stands beside the body.
-pub(super) fn key(letter: &DeadLetter) -> &str {
+pub(in crate::cli) fn key(letter: &DeadLetter) -> &str {
     let death = letter.story.death.as_ref();
     death
         .map(|death| death.key.as_str())

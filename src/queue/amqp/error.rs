@@ -31,6 +31,11 @@ pub(super) fn is_not_found(error: &Error) -> bool {
     is_soft(error, &AMQPSoftError::NOTFOUND)
 }
 
+/// The queue exists, and no node that is up has it.
+pub(super) fn is_down(error: &Error) -> bool {
+    why(error).contains("is down or inaccessible")
+}
+
 fn is_soft(error: &Error, soft: &AMQPSoftError) -> bool {
     matches!(error.kind(), ErrorKind::ProtocolError(error)
         if matches!(error.kind(), AMQPErrorKind::Soft(kind) if kind == soft))

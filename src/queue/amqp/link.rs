@@ -311,6 +311,13 @@ impl Connections {
         error::within(CONNECT_TIMEOUT, place, self.consume.create_channel()).await
     }
 
+    /// A channel of the publishing connection, for what must not be in the way of what else is
+    /// published.
+    pub(super) async fn journal_channel(&self) -> Result<lapin::Channel, QueueError> {
+        let opening = self.publisher.connection().create_channel();
+        error::within(CONNECT_TIMEOUT, self.place(), opening).await
+    }
+
     pub(super) fn place(&self) -> &Place {
         self.publisher.place()
     }

@@ -14,12 +14,17 @@ use tokio::time::timeout;
 
 use super::delay;
 use super::error::{self, Place};
+use crate::journal::AGE_MAX;
 use crate::message::{AccountName, Priority};
 use crate::queue::{Lane, QueueError};
 
 /// RabbitMQ 4 dead-letters after 20 returns when nothing is set, 3.10 never. A restart of a busy
 /// worker is a return; this many are practically none on both. (`-1` means *at once* to 3.10.)
 const DELIVERY_LIMIT: i32 = 1_000_000;
+/// What the journal's stream holds at most, give or take a segment: some million steps.
+const TRACE_BYTES_MAX: i64 = 1024 * 1024 * 1024;
+/// A segment goes as a whole, and the newest one never: a small one keeps the bounds sharp.
+const TRACE_SEGMENT_BYTES: i64 = 8 * 1024 * 1024;
 /// One declaration. A quorum queue on a busy cluster takes seconds.
 const DECLARE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -82,6 +87,21 @@ impl Topology {
 
     pub(super) fn dead(&self) -> String {
         format!("{}.dead", self.prefix)
+    }
+
+    /// Where the journal stands.
+    pub(super) fn trace(&self) -> String {
+        format!("{}.trace", self.prefix)
+    }
+
+    /// Declares the journal's stream, apart from the rest: nothing of the rest needs it.
+    pub(super) async fn declare_trace(
+        &self,
+        channel: &Channel,
+        place: &Place,
+    ) -> Result<(), QueueError> {
+        let declarer = Declarer { channel, place };
+        declarer.queue(QueueSpec::stream(self.trace())).await
     }
 
     /// All levels together, as a depth is told.
@@ -241,6 +261,19 @@ impl QueueSpec {
         let yes = AMQPValue::Boolean(true);
         (spec.arguments).insert("x-single-active-consumer".into(), yes);
         spec
+    }
+
+    /// The oldest segments of a stream go when it is too large or they are too old.
+    fn stream(name: String) -> Self {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), text("stream"));
+        let seconds = AGE_MAX.as_secs();
+        arguments.insert("x-max-age".into(), text(&format!("{seconds}s")));
+        let bytes = AMQPValue::LongLongInt(TRACE_BYTES_MAX);
+        arguments.insert("x-max-length-bytes".into(), bytes);
+        let bytes = AMQPValue::LongLongInt(TRACE_SEGMENT_BYTES);
+        arguments.insert("x-stream-max-segment-size-bytes".into(), bytes);
+        Self { name, arguments }
     }
 
     /// Moves each message on after 2^`level` seconds: at least once, which needs reject-publish.

@@ -1,4 +1,4 @@
-//! The form of the file: how a connection is set up, and how tables come to be.
+//! The form of a file: how a connection is set up, and how tables come to be.
 
 use std::fs::{File, OpenOptions};
 use std::io::ErrorKind;
@@ -11,10 +11,35 @@ use tempfile::TempDir;
 
 use super::super::QueueError;
 
-/// `PSTR`, in the file's header: told apart from other programs' databases.
-const APPLICATION_ID: i64 = 0x5053_5452;
-/// Rises with each change of the tables.
-const VERSION: i64 = 1;
+/// What makes a file one of ours.
+pub(super) struct Form {
+    /// In the file's header: told apart from other programs' databases.
+    application_id: i64,
+    /// Rises with each change of the tables.
+    version: i64,
+    tables: &'static str,
+    synchronous: &'static str,
+}
+
+pub(super) const QUEUE: Form = Form {
+    // `PSTR`
+    application_id: 0x5053_5452,
+    version: 1,
+    tables: TABLES,
+    // A commit is on the disk before anybody is told of it.
+    synchronous: "FULL",
+};
+
+/// Beside the queue's file: whatever happens to it must not happen to requests.
+pub(super) const TRACE: Form = Form {
+    // `PSTT`
+    application_id: 0x5053_5454,
+    version: 1,
+    tables: TRACE_TABLES,
+    // A power cut may take the newest entries, and no commit waits for the disk.
+    synchronous: "NORMAL",
+};
+
 /// How long one process waits for another's transaction. Ours take milliseconds.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// A write-ahead log that grew in a storm is cut back to this size, in bytes.
@@ -66,46 +91,57 @@ CREATE TABLE worker (
 INSERT INTO worker (only, closed_at) VALUES (1, 0);
 ";
 
-/// A connection to the queue in `path`, which is made when there is none.
-pub(super) fn connect(path: &Path) -> Result<Connection, QueueError> {
+/// `id` is empty for a gap, which may belong to any. `at` is in milliseconds of Unix time; `line` is
+/// the record as JSON.
+const TRACE_TABLES: &str = "
+CREATE TABLE record (
+    number INTEGER PRIMARY KEY,
+    id TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    line TEXT NOT NULL
+) STRICT;
+CREATE INDEX record_by_id ON record (id, number);
+";
+
+/// A connection to the file in `path`, which is made when there is none.
+pub(super) fn connect(path: &Path, form: &Form) -> Result<Connection, QueueError> {
     let place = path.display().to_string();
     check_folder(path)?;
     if is_missing(path) {
-        make(path)?;
+        make(path, form)?;
     }
     // NO_MUTEX: each connection is used by one thread at a time, which Rust's borrows prove.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection =
         Connection::open_with_flags(path, flags).map_err(|error| fault(&place, &error))?;
-    set_up(&connection).map_err(|error| fault(&place, &error))?;
+    set_up(&connection, form).map_err(|error| fault(&place, &error))?;
     // Before anything is written: a file that is not ours stays as it is.
-    recognise(&connection, &place)?;
+    recognise(&connection, &place, form)?;
     Ok(connection)
 }
 
-fn set_up(connection: &Connection) -> rusqlite::Result<()> {
+fn set_up(connection: &Connection, form: &Form) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_WAIT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
     // Plans that do not look at bound values: else a kept statement whose range is bound anew is
     // planned anew at each use. Every statement of ours has its one index.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
-    // FULL: a commit is on the disk before anybody is told of it.
-    connection.pragma_update(None, "synchronous", "FULL")
+    connection.pragma_update(None, "synchronous", form.synchronous)
 }
 
-fn recognise(connection: &Connection, place: &str) -> Result<(), QueueError> {
+fn recognise(connection: &Connection, place: &str, form: &Form) -> Result<(), QueueError> {
     let number = |pragma: &str| {
         connection
             .pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
             .map_err(|error| fault(place, &error))
     };
     match (number("application_id")?, number("user_version")?) {
-        (APPLICATION_ID, VERSION) => Ok(()),
-        (APPLICATION_ID, found) => Err(QueueError::Newer {
+        (id, version) if (id, version) == (form.application_id, form.version) => Ok(()),
+        (id, found) if id == form.application_id => Err(QueueError::Newer {
             place: place.to_owned(),
             found,
-            known: VERSION,
+            known: form.version,
         }),
         _ => Err(QueueError::Damaged {
             place: place.to_owned(),
@@ -124,7 +160,7 @@ fn is_missing(path: &Path) -> bool {
 
 /// Makes the file aside and moves it into its place, so that nobody ever sees half of one. Two
 /// processes may come at once: the folder's lock lets one of them do it.
-fn make(path: &Path) -> Result<(), QueueError> {
+fn make(path: &Path, form: &Form) -> Result<(), QueueError> {
     let place = path.display().to_string();
     let folder = folder_of(path);
     let io_fault = |error: std::io::Error| {
@@ -141,9 +177,9 @@ fn make(path: &Path) -> Result<(), QueueError> {
         return Ok(());
     }
     let nest = TempDir::new_in(folder).map_err(io_fault)?;
-    let new = nest.path().join("queue.db");
+    let new = nest.path().join("new.db");
     private(&new).map_err(io_fault)?;
-    fill(&new).map_err(|error| fault(&place, &error))?;
+    fill(&new, form).map_err(|error| fault(&place, &error))?;
     std::fs::rename(&new, path)
         .and_then(|()| lock.sync_all())
         .map_err(io_fault)
@@ -159,13 +195,13 @@ fn private(path: &Path) -> std::io::Result<File> {
     options.open(path)
 }
 
-fn fill(path: &Path) -> rusqlite::Result<()> {
+fn fill(path: &Path, form: &Form) -> rusqlite::Result<()> {
     let connection = Connection::open(path)?;
     // Kept in the file: readers and the writer do not wait for one another.
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.execute_batch(TABLES)?;
-    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
-    connection.pragma_update(None, "user_version", VERSION)?;
+    connection.execute_batch(form.tables)?;
+    connection.pragma_update(None, "application_id", form.application_id)?;
+    connection.pragma_update(None, "user_version", form.version)?;
     // Moves the log into the file, and removes it.
     connection.close().map_err(|(_, error)| error)
 }

@@ -11,10 +11,10 @@ use jiff::Timestamp;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ErrorCode, Row, Rows, TransactionBehavior, params};
 
-use super::super::{DeadLetter, Depth, Lane, QueueError};
+use super::super::{DeadLetter, Depth, Lane, QueueError, Standing};
 use super::change::{self, Change};
 use super::schema;
-use crate::message::{AccountName, Priority};
+use crate::message::{AccountName, Priority, SendRequest};
 use crate::story::Story;
 
 /// How many dead letters a page holds.
@@ -46,7 +46,7 @@ impl Store {
     /// Opens the file, and makes the tables of a new one.
     pub(super) fn open(path: &Path) -> Result<Self, QueueError> {
         Ok(Self {
-            connection: schema::connect(path)?,
+            connection: schema::connect(path, &schema::QUEUE)?,
             place: path.display().to_string(),
         })
     }
@@ -193,6 +193,34 @@ impl Store {
             "SELECT story, message_id, body, priority FROM message WHERE number = ?1",
         )?;
         statement.query_row([number], |row| stored_of(row, number))
+    }
+
+    /// The request with this id in a lane. Reads every body: there is no index over ids, which
+    /// would cost each request that nobody asks about.
+    pub(super) fn find(&self, id: &str) -> rusqlite::Result<Option<Standing>> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT story, message_id, body, lane, due, number FROM message
+             WHERE message_id = ?1 OR instr(body, CAST(?1 AS BLOB)) > 0 ORDER BY number",
+        )?;
+        let mut rows = statement.query([id])?;
+        while let Some(row) = rows.next()? {
+            let (message_id, body): (Option<String>, Vec<u8>) = (row.get(1)?, row.get(2)?);
+            let request = SendRequest::parse(&body, message_id.as_deref());
+            if request.is_ok_and(|request| request.id.as_str() == id) {
+                let (lane, due): (String, i64) = (row.get(3)?, row.get(4)?);
+                let is_result = lane == Lane::Results.as_str();
+                return Ok(Some(Standing {
+                    lane: if is_result {
+                        Lane::Results
+                    } else {
+                        Lane::Sends
+                    },
+                    due: (due > 0).then(|| of_millis(due)),
+                    story: story_of(row, row.get(5)?)?,
+                }));
+            }
+        }
+        Ok(None)
     }
 
     /// Changes when another connection, of this process or another, has committed.

@@ -62,6 +62,10 @@ impl Shop {
         std::fs::write(self.folder.path().join(name), text).unwrap();
     }
 
+    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
     pub(super) fn exists(&self, name: &str) -> bool {
         self.folder.path().join(name).exists()
     }

@@ -88,7 +88,12 @@ pub fn prefix(subject: &str) -> String {
 
 /// The address of a node behind this port.
 pub fn url(port: u16) -> SecretString {
-    format!("amqp://guest:guest@127.0.0.1:{port}/%2f").into()
+    url_of("guest", port)
+}
+
+/// The same, for a user whose password is the name.
+pub fn url_of(user: &str, port: u16) -> SecretString {
+    format!("amqp://{user}:{user}@127.0.0.1:{port}/%2f").into()
 }
 
 impl Broker {

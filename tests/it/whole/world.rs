@@ -229,10 +229,11 @@ impl World {
         let mut expected = BTreeMap::new();
         let mut depths = BTreeMap::new();
         let own = format!("{}.", self.prefix);
-        let lease = format!("{own}lease.");
+        let (lease, trace) = (format!("{own}lease."), format!("{own}trace"));
         for queue in broker.queues().await {
-            // In a lease queue stands the token of ownership, and never a request.
-            if queue.starts_with(&own) && !queue.starts_with(&lease) {
+            // In a lease queue stands the token of ownership, in the stream the journal; and never
+            // a request.
+            if queue.starts_with(&own) && !queue.starts_with(&lease) && queue != trace {
                 let is_dead = queue == self.dead_queue();
                 depths.insert(queue.clone(), client.depth(&queue).await);
                 expected.insert(queue, if is_dead { dead } else { 0 });

@@ -1,0 +1,190 @@
+//! The journal in a stream of RabbitMQ.
+
+use std::time::Duration;
+
+use postrider::clock::Clock;
+use postrider::message::AccountName;
+use postrider::queue::amqp::{AmqpOptions, AmqpQueue};
+use postrider::queue::{Queue, QueueError, Traces};
+use secrecy::SecretString;
+use tokio::time::{Instant, sleep};
+
+use super::{PATIENCE, entry, ids, is_read_back, mail_goes_on, told, until_told};
+use crate::support::broker::{self, Broker};
+use crate::support::producer::Producer;
+
+fn options(url: SecretString, prefix: &str) -> AmqpOptions {
+    AmqpOptions {
+        url: url.into(),
+        prefix: prefix.into(),
+        accounts: vec![AccountName::default()],
+        clock: Clock::system(),
+    }
+}
+
+async fn worker(subject: &str) -> (AmqpQueue, String) {
+    let prefix = broker::prefix(subject);
+    let url = broker::shared().await.url();
+    let queue = AmqpQueue::start(options(url, &prefix)).await.unwrap();
+    (queue, prefix)
+}
+
+#[tokio::test]
+async fn what_is_noted_is_read_back() {
+    let (queue, _) = worker("journal").await;
+    is_read_back(&queue).await;
+}
+
+#[tokio::test]
+async fn a_command_notes_into_the_stream_that_a_worker_made_and_makes_none() {
+    let (worker, prefix) = worker("journal-command").await;
+    let broker = broker::shared().await;
+    let now = Clock::system().now();
+    let command = AmqpQueue::connect(options(broker.url(), &prefix))
+        .await
+        .unwrap();
+    command.note(entry("early", now));
+    command.close().await;
+    let stream = format!("{prefix}.trace");
+    assert!(
+        !broker.queues().await.contains(&stream),
+        "no worker has noted anything"
+    );
+    worker.note(entry("one", now));
+    until_told(&worker, &["one"], &["one"]).await;
+    let command = AmqpQueue::connect(options(broker.url(), &prefix))
+        .await
+        .unwrap();
+    command.note(entry("two", now));
+    command.close().await;
+    assert_eq!(
+        told(&worker, &["early", "one", "two"], None).await,
+        ["one", "two"]
+    );
+}
+
+#[tokio::test]
+async fn the_stream_is_bounded() {
+    let (queue, prefix) = worker("journal-bounds").await;
+    queue.note(entry("one", Clock::system().now()));
+    until_told(&queue, &["one"], &["one"]).await;
+    let broker = broker::shared().await;
+    let queues = broker.ctl(&["list_queues", "name", "arguments"]).await;
+    let stream = queues
+        .lines()
+        .find(|line| line.starts_with(&format!("{prefix}.trace\t")));
+    let stream = stream.unwrap();
+    for bound in [
+        "\"x-queue-type\",\"stream\"",
+        "\"x-max-age\",\"604800s\"",
+        "x-max-length-bytes",
+    ] {
+        assert!(stream.contains(bound), "{bound} in {stream}");
+    }
+}
+
+#[tokio::test]
+async fn mail_goes_on_when_the_stream_is_deleted_and_it_comes_again() {
+    let (queue, prefix) = worker("journal-deleted").await;
+    let producer = Producer::to(broker::shared().await).await;
+    let now = Clock::system().now();
+    queue.note(entry("early", now));
+    until_told(&queue, &["early"], &["early"]).await;
+    producer.delete(&format!("{prefix}.trace")).await;
+    mail_goes_on(&queue).await;
+    queue.note(entry("later", now));
+    mail_goes_on(&queue).await;
+    until_told(&queue, &["early", "later"], &["later"]).await;
+    assert!(queue.is_up(), "the connections were not given up for it");
+}
+
+#[tokio::test]
+async fn mail_goes_on_beside_a_queue_of_other_arguments() {
+    let prefix = broker::prefix("journal-mismatch");
+    let broker = broker::shared().await;
+    let producer = Producer::to(broker).await;
+    let stream = format!("{prefix}.trace");
+    producer.declare_classic(&stream).await;
+    let queue = AmqpQueue::start(options(broker.url(), &prefix))
+        .await
+        .unwrap();
+    let now = Clock::system().now();
+    queue.note(entry("one", now));
+    mail_goes_on(&queue).await;
+    // After two tries.
+    sleep(Duration::from_millis(1_500)).await;
+    mail_goes_on(&queue).await;
+    assert_eq!(producer.depth(&stream).await, 0, "it may have no bounds");
+    producer.delete(&stream).await;
+    until_told(&queue, &["one"], &["one"]).await;
+}
+
+#[tokio::test]
+async fn mail_goes_on_without_rights_on_the_stream() {
+    let prefix = broker::prefix("journal-rights");
+    let broker = broker::shared().await;
+    let user = format!("user-{prefix}");
+    broker.ctl(&["add_user", &user, &user]).await;
+    let ours = format!(r"^({prefix}(\.(?!trace).*)?|amq\.default)$");
+    broker
+        .ctl(&["set_permissions", &user, &ours, &ours, &ours])
+        .await;
+    let url = broker::url_of(&user, broker.port());
+    let queue = AmqpQueue::start(options(url, &prefix)).await.unwrap();
+    queue.note(entry("one", Clock::system().now()));
+    mail_goes_on(&queue).await;
+    sleep(Duration::from_millis(1_500)).await;
+    mail_goes_on(&queue).await;
+    assert!(queue.is_up(), "the connections were not given up for it");
+    let read = queue.trace(&ids(&["one"]), None, |_| {}).await;
+    assert!(
+        matches!(read, Ok(None) | Err(QueueError::Refused { .. })),
+        "{read:?}"
+    );
+    let began = Instant::now();
+    queue.close().await;
+    assert!(began.elapsed() < PATIENCE / 4, "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_outlives_the_broker_and_waits_while_the_broker_takes_nothing() {
+    let broker = Broker::start().await;
+    let queue = AmqpQueue::start(options(broker.url(), "outlives"))
+        .await
+        .unwrap();
+    let now = Clock::system().now();
+    queue.note(entry("before", now));
+    until_told(&queue, &["before"], &["before"]).await;
+    // A node that is killed within a second of its very first stream (3.10.8) never finds that
+    // stream again, and says that it is down. In order, once: then it knows that it has streams.
+    broker.stop().await;
+    broker.boot().await;
+    until_up(&queue).await;
+    until_told(&queue, &["before"], &["before"]).await;
+    broker.kill().await;
+    queue.note(entry("meanwhile", now));
+    broker.boot().await;
+    let all = ["before", "meanwhile"];
+    until_up(&queue).await;
+    until_told(&queue, &all, &all).await;
+
+    broker.ctl(&["set_vm_memory_high_watermark", "0"]).await;
+    for number in 0..20_000 {
+        queue.note(entry(&format!("flood-{number}"), now));
+    }
+    assert!(queue.notes_dropped() > 5_000, "{}", queue.notes_dropped());
+    assert_eq!(told(&queue, &["flood-0"], None).await, [""; 0]);
+    broker.ctl(&["set_vm_memory_high_watermark", "0.6"]).await;
+    let kept = ["flood-0", "flood-9000", "flood-19999", "before"];
+    until_told(&queue, &kept, &["before", "flood-0", "gap", "flood-9000"]).await;
+    mail_goes_on(&queue).await;
+    queue.close().await;
+}
+
+async fn until_up(queue: &AmqpQueue) {
+    let deadline = Instant::now() + PATIENCE;
+    while !queue.is_up() {
+        assert!(Instant::now() < deadline, "the link does not come back");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
