@@ -124,6 +124,7 @@
 //! | what holds an account back | [`pause`], `dispatch/learn` |
 //! | what a request may hold | [`message`] |
 //! | a new backend | [`queue`], and a harness in `tests/it/contract/backends.rs` |
+//! | what `trace` can tell | [`journal`], noted in `dispatch`; told in `cli/trace` |
 //! | a new command | a file in `cli` |
 //! | a new setting | `config`, `config/postrider.toml`, and its reader in the same commit |
 

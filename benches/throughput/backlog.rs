@@ -1,5 +1,6 @@
 //! Fills a queue, over Postrider's own durable publish.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -22,11 +23,18 @@ pub const PREFIX: &str = "bench";
 const PUBLISHING: usize = 1_000;
 
 /// Where requests wait for the contestants.
-pub struct Backlog {
+pub struct Backlog<'a> {
     /// What `queue.url` is set to.
     pub url: String,
     queue: Kind,
+    trace: Trace<'a>,
     published: AtomicU64,
+}
+
+/// What can be made to refuse the journal.
+enum Trace<'a> {
+    Stream(&'a Broker),
+    File(PathBuf),
 }
 
 enum Kind {
@@ -37,9 +45,9 @@ enum Kind {
     },
 }
 
-impl Backlog {
+impl<'a> Backlog<'a> {
     /// Declares everything, as a worker does.
-    pub async fn amqp(broker: &Broker) -> Self {
+    pub async fn amqp(broker: &'a Broker) -> Self {
         let queue = AmqpQueue::start(AmqpOptions {
             url: broker.url().into(),
             prefix: PREFIX.into(),
@@ -47,7 +55,7 @@ impl Backlog {
             clock: Clock::system(),
         });
         let url = broker.url().expose_secret().to_owned();
-        Self::of(url, Kind::Amqp(queue.await.unwrap()))
+        Self::of(url, Kind::Amqp(queue.await.unwrap()), Trace::Stream(broker))
     }
 
     /// On a disk, not in memory: its syncs are what is measured.
@@ -55,20 +63,41 @@ impl Backlog {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let path = folder.path().join("queue.db");
         let url = format!("sqlite:{}", path.display());
+        let trace = Trace::File(folder.path().join("queue.db.trace"));
         let (accounts, clock) = ([AccountName::default()], Clock::system());
         let queue = SqliteQueue::open(path, PREFIX, accounts, clock, Mode::Command);
         let kind = Kind::Sqlite {
             queue: queue.await.unwrap(),
             _folder: folder,
         };
-        Self::of(url, kind)
+        Self::of(url, kind, trace)
     }
 
-    fn of(url: String, queue: Kind) -> Self {
+    fn of(url: String, queue: Kind, trace: Trace<'a>) -> Self {
         Self {
             url,
             queue,
+            trace,
             published: AtomicU64::new(0),
+        }
+    }
+
+    /// Lets the next worker keep its journal, or refuses it: by rights on the stream, or by a
+    /// folder in the file's place.
+    pub async fn keeps_trace(&self, yes: bool) {
+        match &self.trace {
+            Trace::Stream(broker) => {
+                let others = if yes { ".*" } else { r"^(?!bench\.trace$).*$" };
+                let rights = ["set_permissions", "guest", others, others, others];
+                broker.ctl(&rights).await;
+            }
+            Trace::File(path) if yes => drop(std::fs::remove_dir(path)),
+            Trace::File(path) => {
+                for file in ["", "-wal", "-shm"] {
+                    drop(std::fs::remove_file(format!("{}{file}", path.display())));
+                }
+                std::fs::create_dir(path).unwrap();
+            }
         }
     }
 

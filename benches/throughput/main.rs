@@ -85,13 +85,19 @@ async fn measure(args: &Args) {
     rates(
         "RabbitMQ, a quorum queue",
         &rabbitmq,
-        &[Contestant::Bare, Contestant::Worker],
+        &[Contestant::Bare, Contestant::Worker, Contestant::Untraced],
         args,
     )
     .await;
     if !args.no_sqlite {
         let sqlite = Rig::new(&sandbox, Backlog::sqlite().await);
-        rates("SQLite", &sqlite, &[Contestant::Worker], args).await;
+        rates(
+            "SQLite",
+            &sqlite,
+            &[Contestant::Worker, Contestant::Untraced],
+            args,
+        )
+        .await;
         memory("SQLite", &sqlite, args).await;
     }
     memory("RabbitMQ", &rabbitmq, args).await;

@@ -42,12 +42,15 @@ pub fn medians(contestants: &[Contestant], rounds: &[Vec<Figures>]) {
         };
         line("median", *contestant, figures);
     }
-    if let [Contestant::Bare, Contestant::Worker] = contestants {
-        let ratios = rounds.iter().filter_map(|round| match round.as_slice() {
-            [bare, worker] => Some(worker.sends_per_second / bare.sends_per_second),
-            _ => None,
-        });
-        println!("\nworker / bare loop: {:.2}", median(ratios));
+    let worker = contestants.iter().position(|c| *c == Contestant::Worker);
+    for (place, other) in contestants.iter().enumerate() {
+        if let Some(worker) = worker.filter(|worker| *worker != place) {
+            let rate = |round: &[Figures], place: usize| Some(round.get(place)?.sends_per_second);
+            let ratios = rounds
+                .iter()
+                .filter_map(|round| Some(rate(round, worker)? / rate(round, place)?));
+            println!("worker / {}: {:.2}", name(*other), median(ratios));
+        }
     }
 }
 
@@ -64,6 +67,7 @@ fn name(contestant: Contestant) -> &'static str {
     match contestant {
         Contestant::Bare => "bare",
         Contestant::Worker => "worker",
+        Contestant::Untraced => "untraced",
     }
 }
 

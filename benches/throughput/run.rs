@@ -25,6 +25,8 @@ const STILL_MAX: Duration = Duration::from_secs(30);
 pub enum Contestant {
     Bare,
     Worker,
+    /// A worker that may not keep its journal.
+    Untraced,
 }
 
 /// What one run showed.
@@ -38,7 +40,7 @@ pub struct Figures {
 
 /// What a run takes place between.
 pub struct Rig<'a> {
-    pub backlog: Backlog,
+    pub backlog: Backlog<'a>,
     sandbox: &'a Sandbox,
     folder: TempDir,
 }
@@ -52,7 +54,7 @@ struct Moment {
 }
 
 impl<'a> Rig<'a> {
-    pub fn new(sandbox: &'a Sandbox, backlog: Backlog) -> Self {
+    pub fn new(sandbox: &'a Sandbox, backlog: Backlog<'a>) -> Self {
         Self {
             backlog,
             sandbox,
@@ -63,9 +65,11 @@ impl<'a> Rig<'a> {
     /// Runs a contestant until it has sent so many, and measures all but the first of them.
     pub async fn run(&self, contestant: Contestant, requests: u64) -> Figures {
         let before = self.sandbox.mails().await;
+        let traced = contestant != Contestant::Untraced;
+        self.backlog.keeps_trace(traced).await;
         let command = match contestant {
             Contestant::Bare => self.bare(requests),
-            Contestant::Worker => self.worker(),
+            Contestant::Worker | Contestant::Untraced => self.worker(),
         };
         let program = Program::start(command, self.folder.path());
         let begin = self
@@ -76,7 +80,7 @@ impl<'a> Rig<'a> {
         // In order: what was sent is acknowledged, and not in the next run's way.
         match contestant {
             Contestant::Bare => program.dismiss(),
-            Contestant::Worker => program.stop(),
+            Contestant::Worker | Contestant::Untraced => program.stop(),
         }
         let sent = to_f64(end.sent - begin.sent);
         let per_send =

@@ -26,7 +26,7 @@ const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 /// Where pages are kept.
 pub trait Keeper: Send + 'static {
-    /// Keeps a page, all of it or nothing. Called again with the same page when nobody knows
+    /// Keeps a page, all of it or nothing; an empty one makes the place where pages are kept. Called again with the same page when nobody knows
     /// whether it was kept: readers pass over an entry that is the same to the millisecond.
     ///
     /// # Errors
@@ -57,17 +57,18 @@ struct Scribe<K> {
     line: mpsc::Receiver<Entry>,
     dropped: Arc<Dropped>,
     closing: CancellationToken,
-    /// Whether trouble is warned of; else it is told to whoever debugs.
-    warns: bool,
+    /// A worker's: it makes the place, and warns of trouble. A command's tells whoever debugs.
+    makes: bool,
     failing: bool,
 }
 
 // === impl Journal ===
 
 impl Journal {
-    /// Writes by `keeper` in the background, until it is closed or dropped.
+    /// Writes by `keeper` in the background, until it is closed or dropped. A worker's makes the
+    /// place where pages are kept at once, and warns when that cannot be.
     #[must_use]
-    pub fn start(keeper: impl Keeper, warns: bool) -> Self {
+    pub fn start(keeper: impl Keeper, is_worker: bool) -> Self {
         let (line, entries) = mpsc::channel(WAITING_MAX);
         let (closing, ended) = (CancellationToken::new(), CancellationToken::new());
         let dropped = Arc::new(Dropped::default());
@@ -76,7 +77,7 @@ impl Journal {
             line: entries,
             dropped: Arc::clone(&dropped),
             closing: closing.clone(),
-            warns,
+            makes: is_worker,
             failing: false,
         };
         let ends = ended.clone().drop_guard();
@@ -142,6 +143,10 @@ impl Dropped {
 impl<K: Keeper> Scribe<K> {
     async fn run(mut self) {
         let mut entries = Vec::new();
+        if self.makes {
+            // At once, so that commands find it.
+            self.keep(&[]).await;
+        }
         loop {
             tokio::select! {
                 biased;
@@ -176,7 +181,7 @@ impl<K: Keeper> Scribe<K> {
         let mut wait = RETRY_FIRST;
         while let Err(why) = self.keeper.keep(page).await {
             if !std::mem::replace(&mut self.failing, true) {
-                if self.warns {
+                if self.makes {
                     tracing::warn!(
                         why,
                         "trace.not_kept: no trace is kept for now: {why}; mail goes on"
@@ -196,7 +201,7 @@ impl<K: Keeper> Scribe<K> {
             rest(wait, &self.closing).await;
             wait = (wait * 2).min(RETRY_LAST);
         }
-        if std::mem::take(&mut self.failing) && self.warns {
+        if std::mem::take(&mut self.failing) && self.makes {
             tracing::info!("trace.kept: a trace is kept again");
         }
     }
@@ -258,7 +263,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn entries_share_pages_in_their_order_and_close_keeps_them() {
         let shelf = Shelf::default();
-        let journal = Journal::start(shelf.clone(), true);
+        let journal = Journal::start(shelf.clone(), false);
         for number in 0..PAGE_ENTRIES_MAX + 7 {
             journal.note(entry(number));
         }
@@ -277,7 +282,7 @@ mod tests {
             turns: Some(Arc::clone(&turns)),
             ..Shelf::default()
         };
-        let journal = Journal::start(shelf.clone(), true);
+        let journal = Journal::start(shelf.clone(), false);
         journal.note(entry(0));
         tokio::time::sleep(2 * LINGER).await;
         // The first page is being written and takes for ever.
@@ -303,7 +308,7 @@ mod tests {
     async fn a_page_that_was_not_kept_is_tried_again_as_it_was() {
         let shelf = Shelf::default();
         shelf.broken.store(true, Ordering::Relaxed);
-        let journal = Journal::start(shelf.clone(), true);
+        let journal = Journal::start(shelf.clone(), false);
         journal.note(entry(1));
         tokio::time::sleep(Duration::from_secs(4)).await;
         assert_eq!(shelf.tries.load(Ordering::Relaxed), 3, "after 0, 1 and 3 s");
@@ -321,7 +326,7 @@ mod tests {
                 ..Shelf::default()
             };
             shelf.broken.store(true, Ordering::Relaxed);
-            let journal = Journal::start(shelf.clone(), true);
+            let journal = Journal::start(shelf.clone(), false);
             journal.note(entry(1));
             tokio::time::sleep(2 * LINGER).await;
             let began = tokio::time::Instant::now();

@@ -13,5 +13,6 @@ mod replay;
 mod rotation;
 mod starts;
 mod storm;
+mod trace;
 mod worker;
 mod world;

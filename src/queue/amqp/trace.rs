@@ -110,7 +110,9 @@ impl Keeper for Stream {
             Some(channel) if channel.status().connected() => channel,
             Some(_) | None => self.open().await.map_err(|error| error.to_string())?,
         };
-        self.publish(&channel, page).await?;
+        if !page.is_empty() {
+            self.publish(&channel, page).await?;
+        }
         // Only one that works is used again: else the stream is declared anew.
         self.channel = Some(channel);
         Ok(())

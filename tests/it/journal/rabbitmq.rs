@@ -1,11 +1,12 @@
 //! The journal in a stream of RabbitMQ.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use postrider::clock::Clock;
 use postrider::message::AccountName;
 use postrider::queue::amqp::{AmqpOptions, AmqpQueue};
-use postrider::queue::{Queue, QueueError, Traces};
+use postrider::queue::{DeadLetters, Fate, Queue, QueueError, Traces};
 use secrecy::SecretString;
 use tokio::time::{Instant, sleep};
 
@@ -37,30 +38,28 @@ async fn what_is_noted_is_read_back() {
 
 #[tokio::test]
 async fn a_command_notes_into_the_stream_that_a_worker_made_and_makes_none() {
-    let (worker, prefix) = worker("journal-command").await;
+    let prefix = broker::prefix("journal-command");
     let broker = broker::shared().await;
     let now = Clock::system().now();
-    let command = AmqpQueue::connect(options(broker.url(), &prefix))
-        .await
-        .unwrap();
-    command.note(entry("early", now));
-    command.close().await;
+    let command = async || {
+        let command = AmqpQueue::connect(options(broker.url(), &prefix));
+        command.await.unwrap()
+    };
+    let early = command().await;
+    early.note(entry("early", now));
+    early.close().await;
     let stream = format!("{prefix}.trace");
-    assert!(
-        !broker.queues().await.contains(&stream),
-        "no worker has noted anything"
-    );
-    worker.note(entry("one", now));
-    until_told(&worker, &["one"], &["one"]).await;
-    let command = AmqpQueue::connect(options(broker.url(), &prefix))
+    assert!(!broker.queues().await.contains(&stream));
+    let worker = AmqpQueue::start(options(broker.url(), &prefix))
         .await
         .unwrap();
-    command.note(entry("two", now));
-    command.close().await;
-    assert_eq!(
-        told(&worker, &["early", "one", "two"], None).await,
-        ["one", "two"]
-    );
+    while !broker.queues().await.contains(&stream) {
+        sleep(Duration::from_millis(50)).await;
+    }
+    let later = command().await;
+    later.note(entry("later", now));
+    later.close().await;
+    until_told(&worker, &["early", "later"], &["later"]).await;
 }
 
 #[tokio::test]
@@ -141,6 +140,21 @@ async fn mail_goes_on_without_rights_on_the_stream() {
         matches!(read, Ok(None) | Err(QueueError::Refused { .. })),
         "{read:?}"
     );
+    // Who may do no more than docs/operating.md says can read it.
+    let reader = format!("reader-{prefix}");
+    broker.ctl(&["add_user", &reader, &reader]).await;
+    let read = format!(r"^{prefix}\.(trace|dead)$");
+    broker
+        .ctl(&["set_permissions", &reader, "^$", "^$", &read])
+        .await;
+    let all = AmqpQueue::start(options(broker.url(), &prefix));
+    let all = all.await.unwrap();
+    all.note(entry("two", Clock::system().now()));
+    let url = broker::url_of(&reader, broker.port());
+    let reader = AmqpQueue::connect(options(url, &prefix)).await.unwrap();
+    until_told(&reader, &["two"], &["two"]).await;
+    let swept = reader.sweep(|_| ControlFlow::Continue(Fate::Keep)).await;
+    assert_eq!(swept.unwrap().visited, 0);
     let began = Instant::now();
     queue.close().await;
     assert!(began.elapsed() < PATIENCE / 4, "{:?}", began.elapsed());
