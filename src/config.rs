@@ -57,6 +57,8 @@ pub enum QueueUrl {
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     pub listen: SocketAddr,
+    /// From SIGTERM to the end of the process, at most.
+    pub stop_timeout: Duration,
 }
 
 /// One HubSpot account.

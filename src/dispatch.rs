@@ -39,11 +39,8 @@ use crate::retry::{Context, RetryPolicy};
 use account::Limiters;
 use storm::Storm;
 
-pub use account::Account;
+pub use account::{Account, Left};
 
-/// How long calls in flight may still take after the stop. Longer than one HubSpot call, so that
-/// every answer is heard; shorter than the 45 s in which a worker ends.
-const GRACE: Duration = Duration::from_secs(35);
 /// The wait after an error of the queue.
 const QUEUE_ERROR_WAIT: Duration = Duration::from_secs(1);
 
@@ -57,6 +54,9 @@ pub struct Settings {
     pub concurrency: u16,
     /// The portal that the token must open.
     pub portal_id: Option<u64>,
+    /// How long calls in flight may still take after the stop. Longer than one call, so that every
+    /// answer is heard.
+    pub grace: Duration,
 }
 
 /// Serves one account.
@@ -124,7 +124,9 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         Arc::clone(&self.account)
     }
 
-    /// Dispatches until `stop`: then it takes nothing more and waits for the calls in flight.
+    /// Dispatches until `stop`: then it takes nothing more, gives back what it has not begun, lets
+    /// the next owner in, and waits for the calls in flight. What became of them [`Account::left`]
+    /// tells.
     ///
     /// # Errors
     /// Only what another try cannot heal: a lease that cannot be waited for, a queue of other
@@ -171,32 +173,40 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let term = stop.child_token();
         let calls = TaskTracker::new();
         let guard = lease.clone();
-        let lost = async {
-            tokio::select! {
-                biased;
-                () = term.cancelled() => {}
-                () = lease.lost() => {
-                    tracing::warn!(account = %self.account.name, "the account's lease is lost; standing by");
-                    term.cancel();
-                }
-            }
-        };
         self.hold_until_proven();
-        tokio::join!(
-            self.lane(Lane::Sends, guard.clone(), &limiters.send, &term, &calls),
-            self.lane(Lane::Results, guard, &limiters.api, &term, &calls),
-            self.keep_pauses(&limiters.api, &term),
-            lost,
-        );
-        self.account.given_up();
-        calls.close();
-        if tokio::time::timeout(GRACE, calls.wait()).await.is_err() {
-            tracing::warn!(
-                account = %self.account.name,
-                left = calls.len(),
-                "calls still in flight at the end; the queue hands their messages out again"
+        let ending = async {
+            let lost = async {
+                tokio::select! {
+                    biased;
+                    () = term.cancelled() => {}
+                    () = lease.lost() => {
+                        tracing::warn!(account = %self.account.name, "the account's lease is lost; standing by");
+                        term.cancel();
+                    }
+                }
+            };
+            let (sends, results, (), ()) = tokio::join!(
+                self.lane(Lane::Sends, guard.clone(), &limiters.send, &term, &calls),
+                self.lane(Lane::Results, guard, &limiters.api, &term, &calls),
+                self.keep_pauses(&limiters.api, &term),
+                lost,
             );
+            self.account.given_up(sends + results, calls.len());
+            // Every call of ours has gone out: the next owner need not wait for their answers.
+            drop(lease);
+            calls.close();
+            calls.wait().await;
+        };
+        let overdue = async {
+            term.cancelled().await;
+            tokio::time::sleep(self.settings.grace).await;
+        };
+        tokio::select! {
+            biased;
+            () = ending => {}
+            () = overdue => {}
         }
+        self.account.ended(calls.len());
     }
 
     /// Carries a disposition out; one metric and one log line, here and nowhere else. Once that is
@@ -224,6 +234,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             entry.then = Then::NotSettled;
             self.queue.note(entry);
             tracing::warn!(%account, lane, id, disposition = what, %error, hint = error.hint(), "not settled; it is handed out again");
+            self.account.returned();
             // The caller holds its permit meanwhile: a queue that refuses is not called in a circle.
             tokio::time::sleep(QUEUE_ERROR_WAIT).await;
             return;

@@ -89,6 +89,15 @@
 //! know that it is one no more: every call is fenced by the time until which the lease is known to
 //! hold.
 //!
+//! # How a worker ends
+//!
+//! At the stop the lanes take nothing more, and what they had not begun goes back to the queue, in
+//! order. Then, and not when the last answer is heard, the lease is let go: every call of ours has
+//! gone out by then and counts in the window that the next owner leaves free, so it may begin. The
+//! calls in flight are heard and settled within the grace; what is left is told, and the queue
+//! hands it out again. Whatever waits for a broker, a disk or a visitor has a time-out, and all of
+//! them together fit into `server.stop_timeout`.
+//!
 //! # How a pause ends
 //!
 //! A limit, the day and a migration end by the clock. A refused token, a missing scope and an

@@ -153,6 +153,17 @@ pub trait Intake: Send + 'static {
     /// # Errors
     /// What the operator must know of; call again after a while.
     fn receive(&mut self) -> impl Future<Output = Result<Delivery, QueueError>> + Send;
+
+    /// Ends it like dropping it, but returns when what was not received is back in the queue, in
+    /// order, and tells how many that were. It takes seconds at most: what is not back by then goes
+    /// back when the connection ends.
+    fn close(self) -> impl Future<Output = u64> + Send
+    where
+        Self: Sized,
+    {
+        drop(self);
+        std::future::ready(0)
+    }
 }
 
 /// The dead letters, for operators. Apart from [`Queue`]: dispatch never reads them.

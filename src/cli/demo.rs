@@ -20,7 +20,7 @@ use self::report::Inbox;
 use self::traffic::Sample;
 use super::failure::{Exit, Failure};
 use super::output::{Output, progress, talk};
-use super::signals::stop_on_signal;
+use super::signals::Stop;
 use super::worker;
 use crate::clock::Clock;
 use crate::config::{Config, Sources};
@@ -63,7 +63,7 @@ struct Stage {
 }
 
 pub(super) async fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
-    let stop = stop_on_signal()?;
+    let stop = Stop::on_signal()?;
     let stage = Stage::set(&stop).await?;
     talk(format_args!(
         "inbox    {}   what HubSpot would have sent",
@@ -74,14 +74,14 @@ pub(super) async fn run(args: Args, output: &mut Output) -> Result<(), Failure> 
     let samples = traffic::samples(Clock::system().now());
     let shown = tokio::select! {
         biased;
-        () = stop.cancelled() => Err(Failure::new(Exit::Interrupted, "the demo was stopped")),
+        () = stop.told.cancelled() => Err(Failure::new(Exit::Interrupted, "the demo was stopped")),
         shown = show(&stage, &samples, output) => shown,
     };
     if shown.is_ok() && args.stay {
         talk("the pages stay up: Ctrl-C ends them");
-        stop.cancelled().await;
+        stop.told.cancelled().await;
     }
-    stop.cancel();
+    stop.told.cancel();
     let ended = stage.worker.await;
     stage.end.cancel();
     shown?;
@@ -137,7 +137,7 @@ fn is_replayed(letter: &DeadLetter) -> bool {
 
 impl Stage {
     /// Starts everything.
-    async fn set(stop: &CancellationToken) -> Result<Self, Failure> {
+    async fn set(stop: &Stop) -> Result<Self, Failure> {
         let sandbox = listen(SANDBOX_ADDR).await?;
         let admin = listen(ADMIN_ADDR).await?;
         let (sandbox_addr, admin_addr) = (addr(&sandbox)?, addr(&admin)?);

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 use super::failure::{Exit, Failure};
 use super::output::{Output, talk};
-use super::signals::stop_on_signal;
+use super::signals::Stop;
 use crate::sandbox::{self, Faults, Limit, Options, Span};
 
 /// Run a stand-in for HubSpot, for demos, tests and producers' own CI
@@ -50,7 +50,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
-    let stop = stop_on_signal()?;
+    let stop = Stop::on_signal()?;
     let cannot = |error| {
         Failure::new(
             Exit::Unavailable,
@@ -81,7 +81,7 @@ pub(super) async fn run(args: Args, output: &mut Output) -> Result<(), Failure> 
         seed: args.seed,
         time_zone: args.time_zone,
     };
-    sandbox::serve(listener, options, stop)
+    sandbox::serve(listener, options, stop.told)
         .await
         .map_err(|error| Failure::new(Exit::Unavailable, format!("{error:#}")))
 }

@@ -7,15 +7,16 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::failure::{Exit, Failure};
 use super::open::amqp_options;
-use super::signals::stop_on_signal;
+use super::signals::Stop;
 use crate::admin::{self, Admin};
 use crate::clock::Clock;
 use crate::config::{AccountConfig, Config, Flag, QueueUrl};
-use crate::dispatch::{Dispatcher, Parts, Settings};
+use crate::dispatch::{Account, Dispatcher, Left, Parts, Settings};
 use crate::message::AccountName;
 use crate::metrics::Metrics;
 use crate::provider::hubspot::HubSpot;
@@ -28,8 +29,11 @@ use crate::retry::RetryPolicy;
 /// How long a configured portal is asked for before the worker starts all the same: then nothing
 /// leaves until it is proven.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the end waits for those who talk to the admin server.
-const ADMIN_END_TIMEOUT: Duration = Duration::from_secs(2);
+/// What the end needs when the calls are over, at most: the queue's and then the admin server's
+/// good-bye, and a margin for a busy machine.
+const CLOSING_TIME: Duration = Duration::from_secs(10);
+/// Of a short `server.stop_timeout` it is a quarter.
+const CLOSING_PART: u32 = 4;
 
 /// Run the dispatcher
 #[derive(Debug, ClapArgs)]
@@ -64,15 +68,23 @@ pub(super) async fn run(config: &Config) -> Result<(), Failure> {
             let queue = queue.await?;
             let listener = listen(config.server.listen).await?;
             prove(config, &providers).await?;
-            let stop = stop_on_signal()?;
+            let stop = Stop::on_signal()?;
             serve(config, queue, providers, listener, stop).await
         }
         QueueUrl::Amqp(_) => {
             let listener = listen(config.server.listen).await?;
             prove(config, &providers).await?;
-            let stop = stop_on_signal()?;
-            let queue = AmqpQueue::start(amqp_options(config));
-            serve(config, queue.await?, providers, listener, stop).await
+            let stop = Stop::on_signal()?;
+            let queue = tokio::select! {
+                biased;
+                // A broker that does not answer is no reason to outstay.
+                () = stop.told.cancelled() => {
+                    tracing::info!("worker stopped before it began");
+                    return Ok(());
+                }
+                queue = AmqpQueue::start(amqp_options(config)) => queue?,
+            };
+            serve(config, queue, providers, listener, stop).await
         }
     }
 }
@@ -83,8 +95,12 @@ pub(super) async fn serve<Q: Queue>(
     queue: Q,
     providers: Vec<(AccountName, HubSpot)>,
     listener: TcpListener,
-    stop: CancellationToken,
+    stop: Stop,
 ) -> Result<(), Failure> {
+    let stop_timeout = config.server.stop_timeout;
+    let closing = CLOSING_TIME.min(stop_timeout / CLOSING_PART);
+    let grace = stop_timeout.saturating_sub(closing);
+    warn_of_short_grace(config, grace);
     let metrics = Metrics::new();
     let dispatchers: Vec<_> = providers
         .into_iter()
@@ -92,7 +108,7 @@ pub(super) async fn serve<Q: Queue>(
             let account = config.accounts.get(&name)?;
             Some(Arc::new(Dispatcher::new(Parts {
                 account: name,
-                settings: settings(account),
+                settings: settings(account, grace),
                 queue: queue.clone(),
                 provider,
                 clock: Clock::system(),
@@ -106,34 +122,89 @@ pub(super) async fn serve<Q: Queue>(
     let listen = listener
         .local_addr()
         .map_or_else(|error| error.to_string(), |addr| addr.to_string());
+    let accounts: Vec<_> = dispatchers.iter().map(|d| d.account()).collect();
+    stop.tells_of(&accounts);
     let admin_end = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(
         listener,
         Admin {
             queue: queue.clone(),
             metrics,
-            accounts: dispatchers.iter().map(|d| d.account()).collect(),
+            accounts: accounts.clone(),
             clock: Clock::system(),
-            stopping: stop.clone(),
+            stopping: stop.told.clone(),
         },
         admin_end.clone(),
     ));
-    let accounts = dispatchers.len();
-    tracing::info!(accounts, listen, queue = %config.queue.url.place(), "worker started");
+    tracing::info!(accounts = accounts.len(), listen, queue = %config.queue.url.place(), "worker started");
     let runs = dispatchers
         .into_iter()
-        .map(|dispatcher| dispatcher.run(stop.clone()));
-    let ended = all_end(runs, &stop).await;
-    queue.close().await;
+        .map(|dispatcher| dispatcher.run(stop.told.clone()));
+    let told_at = async {
+        stop.told.cancelled().await;
+        Instant::now()
+    };
+    let (ended, told_at) = tokio::join!(all_end(runs, &stop.told), told_at);
+    // Each step has its time, so that the end comes whatever the broker or a visitor does.
+    if timeout(closing * 3 / 5, queue.close()).await.is_err() {
+        tracing::warn!("the queue was not closed in order: it does not answer");
+    }
     admin_end.cancel();
-    match tokio::time::timeout(ADMIN_END_TIMEOUT, admin).await {
+    match timeout(closing / 5, admin).await {
         Ok(Ok(Err(error))) => tracing::warn!(%error, "the admin server failed"),
         Ok(Ok(Ok(())) | Err(_)) => {}
         Err(_) => tracing::debug!("somebody still talks to the admin server"),
     }
-    ended?;
-    tracing::info!("worker stopped in order");
-    Ok(())
+    tell_what_is_left(&accounts, told_at.elapsed());
+    ended
+}
+
+/// Where calls may take longer than the stop waits for them.
+fn warn_of_short_grace(config: &Config, grace: Duration) {
+    for (account, AccountConfig { timeout, .. }) in &config.accounts {
+        if *timeout > grace {
+            tracing::warn!(
+                %account, timeout_s = timeout.as_secs_f64(), grace_s = grace.as_secs_f64(),
+                hint = "raise server.stop_timeout, or lower accounts.NAME.timeout",
+                "a stop does not wait for the longest call; it may be made again, under the same sendId"
+            );
+        }
+    }
+}
+
+/// The last word: what was in hand when the stop was told, and what became of it.
+fn tell_what_is_left(accounts: &[Arc<Account>], took: Duration) {
+    let mut all = Left::default();
+    for account in accounts {
+        all += account.left();
+    }
+    let Left {
+        finished,
+        handed_back,
+        unanswered,
+        unsettled,
+    } = all;
+    let took_s = took.as_secs_f64();
+    if unanswered + unsettled == 0 {
+        tracing::info!(
+            finished,
+            handed_back,
+            unanswered,
+            unsettled,
+            took_s,
+            "worker stopped in order"
+        );
+    } else {
+        tracing::warn!(
+            finished,
+            handed_back,
+            unanswered,
+            unsettled,
+            took_s,
+            hint = "nothing to do: their messages are handed out again, under the same sendId",
+            "worker stopped, and left calls in flight"
+        );
+    }
 }
 
 /// Runs side by side until all have ended. Whatever ends the first one, be it a panic, stops the
@@ -176,7 +247,7 @@ async fn prove(config: &Config, providers: &[(AccountName, HubSpot)]) -> Result<
         else {
             continue;
         };
-        let probe = tokio::time::timeout(PROOF_TIMEOUT, provider.probe()).await;
+        let probe = timeout(PROOF_TIMEOUT, provider.probe()).await;
         if let Ok(Probe::Open(portal)) = probe
             && let Some(opened) = portal.portal_id
             && opened != wanted
@@ -190,12 +261,13 @@ async fn prove(config: &Config, providers: &[(AccountName, HubSpot)]) -> Result<
     Ok(())
 }
 
-fn settings(account: &AccountConfig) -> Settings {
+fn settings(account: &AccountConfig, grace: Duration) -> Settings {
     Settings {
         quota: account.quota,
         results: account.results,
         concurrency: account.concurrency,
         portal_id: account.portal_id,
+        grace,
     }
 }
 
@@ -226,7 +298,7 @@ mod tests {
                 Ok(())
             }
         });
-        let ended = tokio::time::timeout(Duration::from_mins(1), all_end(runs.into_iter(), &stop));
+        let ended = timeout(Duration::from_mins(1), all_end(runs.into_iter(), &stop));
         assert!(ended.await.expect("it ends").is_err());
     }
 }

@@ -12,11 +12,12 @@ use super::{ConfigError, DEFAULT_FILE, Sources};
 use crate::hint;
 
 /// Every key there is; `NAME` stands for an account's name.
-pub const KEYS: [&str; 26] = [
+pub const KEYS: [&str; 27] = [
     "queue.url",
     "queue.url_file",
     "queue.prefix",
     "server.listen",
+    "server.stop_timeout",
     "accounts.NAME.token",
     "accounts.NAME.token_file",
     "accounts.NAME.portal_id",

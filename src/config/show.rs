@@ -26,6 +26,7 @@ impl Config {
         }
         show("queue.prefix", json!(self.queue.prefix));
         show("server.listen", json!(self.server.listen));
+        show("server.stop_timeout", time(self.server.stop_timeout));
         for (name, account) in &self.accounts {
             for (key, value) in account.shown() {
                 show(&format!("accounts.{name}.{key}"), value);

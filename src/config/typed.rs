@@ -23,6 +23,8 @@ const LISTEN_DEFAULT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 /// Longer than any answer of HubSpot, and far from the 30 minutes after which RabbitMQ closes a
 /// channel that sits on a delivery.
 const TIMEOUT_MAX: Duration = Duration::from_mins(5);
+/// Longer than the longest call and everything after it.
+const STOP_TIMEOUT_MAX: Duration = Duration::from_mins(10);
 /// More calls in flight than any of HubSpot's limits can feed.
 const CONCURRENCY_MAX: u16 = 1000;
 /// Leaves room for `.send.ACCOUNT.PRIORITY` in the 255 bytes of a RabbitMQ name.
@@ -53,13 +55,7 @@ pub(super) fn config(raw: &Raw) -> Result<Config, ConfigError> {
     }
     Ok(Config {
         queue: queue(&Section::new(raw, "queue"))?,
-        server: ServerConfig {
-            listen: Section::new(raw, "server").parsed(
-                "listen",
-                "an IP address and a port, such as \"127.0.0.1:9464\"",
-                LISTEN_DEFAULT,
-            )?,
-        },
+        server: server(&Section::new(raw, "server"))?,
         accounts,
         retry: retry(&Section::new(raw, "retry"))?,
     })
@@ -96,6 +92,17 @@ fn queue(keys: &Section<'_>) -> Result<QueueConfig, ConfigError> {
         url,
         url_file,
         prefix,
+    })
+}
+
+fn server(keys: &Section<'_>) -> Result<ServerConfig, ConfigError> {
+    Ok(ServerConfig {
+        listen: keys.parsed(
+            "listen",
+            "an IP address and a port, such as \"127.0.0.1:9464\"",
+            LISTEN_DEFAULT,
+        )?,
+        stop_timeout: keys.duration("stop_timeout", Duration::from_secs(45), STOP_TIMEOUT_MAX)?,
     })
 }
 

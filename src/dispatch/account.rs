@@ -1,6 +1,7 @@
 //! What others may see of an account while it is dispatched.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::ops::AddAssign;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::config::WindowConfig;
@@ -17,6 +18,24 @@ pub struct Account {
     owner: AtomicBool,
     in_flight: AtomicI64,
     limiters: Mutex<Option<Limiters>>,
+    /// Deliveries that could not be settled, and went back to the queue.
+    returned: AtomicU64,
+    /// What the last term of ownership left. While it ends, `finished` are those not finished yet.
+    left: Mutex<Left>,
+}
+
+/// What became of all that was in hand when a term of ownership ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Answered, and settled in the queue.
+    pub finished: u64,
+    /// Given back to the queue: not begun, or not settled.
+    pub handed_back: u64,
+    /// Calls whose answer was not waited for any longer: they may have mailed, and are handed out
+    /// again under the same `sendId`.
+    pub unanswered: u64,
+    /// Answered, and the queue had not taken it in time: handed out again too.
+    pub unsettled: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -33,6 +52,8 @@ impl Account {
             owner: AtomicBool::new(false),
             in_flight: AtomicI64::new(0),
             limiters: Mutex::new(None),
+            returned: AtomicU64::new(0),
+            left: Mutex::default(),
         }
     }
 
@@ -42,9 +63,41 @@ impl Account {
         self.owner.store(true, Ordering::Relaxed);
     }
 
-    /// A term of ownership ends.
-    pub(super) fn given_up(&self) {
+    /// A term of ownership ends: so many deliveries were given back, and so many are at work.
+    pub(super) fn given_up(&self, given_back: u64, at_work: usize) {
         self.owner.store(false, Ordering::Relaxed);
+        self.returned.store(0, Ordering::Relaxed);
+        *self.left_now() = Left {
+            finished: at_work as u64,
+            handed_back: given_back,
+            ..Left::default()
+        };
+    }
+
+    /// A delivery could not be settled.
+    pub(super) fn returned(&self) {
+        self.returned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So many are at work still, and are not waited for any longer.
+    pub(super) fn ended(&self, at_work: usize) {
+        let (at_work, returned) = (at_work as u64, self.returned.load(Ordering::Relaxed));
+        let unanswered = u64::try_from(self.in_flight()).unwrap_or(0).min(at_work);
+        let mut left = self.left_now();
+        left.handed_back += returned;
+        left.finished = left.finished.saturating_sub(at_work + returned);
+        left.unanswered = unanswered;
+        left.unsettled = at_work - unanswered;
+    }
+
+    /// What the last term of ownership left, once it has ended.
+    #[must_use]
+    pub fn left(&self) -> Left {
+        *self.left_now()
+    }
+
+    fn left_now(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn flying(&self, change: i64) {
@@ -103,6 +156,15 @@ impl Account {
     }
 }
 
+impl AddAssign for Left {
+    fn add_assign(&mut self, other: Self) {
+        self.finished += other.finished;
+        self.handed_back += other.handed_back;
+        self.unanswered += other.unanswered;
+        self.unsettled += other.unsettled;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -130,7 +192,7 @@ mod tests {
             api: limiter,
         });
         assert_eq!(account.held_back().len(), 1);
-        account.given_up();
+        account.given_up(0, 0);
         assert!(account.held_back().is_empty());
     }
 }

@@ -50,7 +50,7 @@ enum Ready {
 }
 
 impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
-    /// Receives from one lane until the term ends.
+    /// Receives from one lane until the term ends. Tells how many deliveries were given back then.
     pub(super) async fn lane(
         self: &Arc<Self>,
         lane: Lane,
@@ -58,7 +58,8 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         limiter: &Arc<RateLimiter>,
         term: &CancellationToken,
         calls: &TaskTracker,
-    ) {
+    ) -> u64 {
+        let mut given_back = 0;
         let mut turn = Turn {
             lane,
             limiter,
@@ -90,6 +91,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 () = term.cancelled() => {
                     let (id, _) = name_of(&delivery);
                     self.settle(delivery, Disposition::Release, &id, None).await;
+                    given_back += 1;
                     break;
                 }
                 () = lease.held() => {}
@@ -99,6 +101,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         if let Some(token) = turn.token.take() {
             limiter.give_back(token);
         }
+        if let Some(intake) = turn.intake {
+            given_back += intake.close().await;
+        }
+        given_back
     }
 
     /// The next delivery, with everything in hand that its call needs.

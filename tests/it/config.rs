@@ -67,6 +67,7 @@ fn defaults_are_those_of_the_design() {
     assert!((account.results - 1.0).abs() < f64::EPSILON);
     assert_eq!(account.timeout, Duration::from_secs(30));
     assert_eq!(config.retry.max_age, Duration::from_hours(24));
+    assert_eq!(config.server.stop_timeout, Duration::from_secs(45));
 }
 
 #[test]

@@ -86,6 +86,7 @@ suite! {
         a_released_request_is_handed_out_again
         what_was_in_hand_is_handed_out_after_a_lost_connection
         a_dropped_intake_gives_back_what_was_not_received
+        a_closed_intake_has_given_back_what_was_not_received_in_order
         an_intake_holds_no_more_than_its_prefetch
         receive_may_be_cancelled;
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use postrider::config::{QuotaConfig, WindowConfig};
-use postrider::dispatch::Settings;
+use postrider::dispatch::{Left, Settings};
 use postrider::message::Priority;
 use postrider::outcome::{DeadReason, Failure, FailureClass, LookUp, Outcome, Scope, Words};
 use postrider::provider::{PROBE_CALLS, Portal, Probe};
@@ -398,6 +398,36 @@ async fn a_stop_takes_nothing_more_and_hears_every_answer() {
     assert_eq!(hubspot.calls().len(), 8, "the calls in flight and no more");
     assert_eq!(standing.ready.len(), 92);
     assert!(standing.in_hand.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_tells_what_it_left_and_is_over_in_time() {
+    let mut hubspot = Scripted::new(|id, _, _| accepted(id));
+    // Of eight calls the first three are answered within the grace, and one of them is not settled.
+    hubspot.latency_of = Some(Box::new(|nth| Duration::from_secs(10 * nth)));
+    let world = start(hubspot, settings(), 100).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (queue, account) = (world.queue.clone(), Arc::clone(&world.account));
+    queue.fail_next_settle(QueueError::Lost);
+    let told = Instant::now();
+    world.end().await;
+    assert_eq!(
+        told.elapsed(),
+        Duration::from_secs(35),
+        "and not a moment later"
+    );
+    let expected = Left {
+        finished: 2,
+        handed_back: 1,
+        unanswered: 5,
+        unsettled: 0,
+    };
+    assert_eq!(account.left(), expected);
+    assert_eq!(
+        queue.standing().in_hand.len(),
+        5,
+        "until the connection ends"
+    );
 }
 
 #[tokio::test(start_paused = true)]

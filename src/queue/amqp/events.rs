@@ -10,6 +10,8 @@ use lapin::options::BasicPublishOptions;
 use lapin::{BasicProperties, Channel};
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::{error, properties};
 use crate::message::MessageId;
@@ -25,6 +27,9 @@ const WAITING_MAX: usize = 1_000;
 pub(super) struct Events {
     line: mpsc::Sender<Announcement>,
     dropped: Arc<AtomicU64>,
+    /// Nothing is told after what waits now.
+    end: CancellationToken,
+    teller: TaskTracker,
 }
 
 /// The JSON of one announcement. HubSpot's `message` is left out: it may hold an address.
@@ -60,9 +65,29 @@ impl Events {
     /// say any more.
     pub(super) fn over(channel: Channel, exchange: String) -> Self {
         let (line, waiting) = mpsc::channel(WAITING_MAX);
-        let dropped = Arc::new(AtomicU64::new(0));
-        tokio::spawn(tell(channel, exchange, waiting, Arc::clone(&dropped)));
-        Self { line, dropped }
+        let (dropped, end) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
+        let teller = TaskTracker::new();
+        let telling = tell(
+            channel,
+            exchange,
+            waiting,
+            Arc::clone(&dropped),
+            end.clone(),
+        );
+        teller.spawn(telling);
+        teller.close();
+        Self {
+            line,
+            dropped,
+            end,
+            teller,
+        }
+    }
+
+    /// Returns when what waits now is told; nothing is told after that.
+    pub(super) async fn finish(&self) {
+        self.end.cancel();
+        self.teller.wait().await;
     }
 
     /// Never waits: when the line is full or closed, the announcement is dropped.
@@ -78,8 +103,15 @@ async fn tell(
     exchange: String,
     mut waiting: mpsc::Receiver<Announcement>,
     dropped: Arc<AtomicU64>,
+    end: CancellationToken,
 ) {
-    while let Some(announcement) = waiting.recv().await {
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = waiting.recv() => next,
+            () = end.cancelled() => None,
+        };
+        let Some(announcement) = next else { return };
         let dropped = dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
             tracing::debug!(dropped, "outcomes were not told: the broker took none");

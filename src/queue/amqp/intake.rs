@@ -11,6 +11,8 @@ use lapin::Consumer;
 use lapin::message::Delivery as Message;
 use lapin::options::BasicCancelOptions;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::channel::{self, ANSWER_TIMEOUT};
@@ -21,6 +23,9 @@ use crate::queue::{Delivery, Intake, Lane, QueueError};
 
 /// Before a lane is opened again, so that a consumer which is refused at once does not spin.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
+/// How long a close waits for what is given back. It takes milliseconds; a broker that is that
+/// slow takes everything back when the connection ends.
+const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Receives from one lane, over one channel after another.
 ///
@@ -99,10 +104,11 @@ impl AmqpIntake {
         State::Opening(AbortOnDropHandle::new(task))
     }
 
-    /// Ends the consumers, if there are any.
-    fn end(&mut self) {
-        if let State::Consuming(consuming) = std::mem::replace(&mut self.state, State::Ended) {
-            consuming.retire(&self.shared);
+    /// Ends the consumers, if there are any. What goes back does so even if nobody waits for it.
+    fn end(&mut self) -> Option<JoinHandle<u64>> {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Consuming(consuming) => consuming.retire(&self.shared),
+            State::Ended | State::Opening(_) => None,
         }
     }
 }
@@ -128,16 +134,27 @@ impl Intake for AmqpIntake {
                     if let Some(delivery) = next.await {
                         return Ok(delivery);
                     }
-                    self.end();
+                    drop(self.end());
                 }
             }
         }
+    }
+
+    async fn close(mut self) -> u64 {
+        let Some(going_back) = self.end() else {
+            return 0;
+        };
+        if let Ok(given_back) = timeout(GIVE_BACK_TIMEOUT, going_back).await {
+            return given_back.unwrap_or(0);
+        }
+        tracing::warn!("the broker is slow to take back what was not begun");
+        0
     }
 }
 
 impl Drop for AmqpIntake {
     fn drop(&mut self) {
-        self.end();
+        drop(self.end());
     }
 }
 
@@ -199,19 +216,22 @@ impl Consuming {
         }
     }
 
-    /// Ends the consumers and returns what was not received. What was stays in hand, and its
-    /// channel open.
-    fn retire(self, shared: &Arc<Shared>) {
+    /// Ends the consumers and returns what was not received, and how many that were. What was
+    /// received stays in hand, and its channel open.
+    fn retire(self, shared: &Arc<Shared>) -> Option<JoinHandle<u64>> {
         let (shared, runtime) = (Arc::clone(shared), Handle::try_current());
         let (false, Ok(runtime)) = (self.session.is_gone(), runtime) else {
-            return shared.sessions.retire(&self.session);
-        };
-        runtime.spawn(async move {
-            if let Err(error) = give_back(&self.session, self.sources).await {
-                tracing::debug!(%error, "giving back what was not received");
-            }
             shared.sessions.retire(&self.session);
-        });
+            return None;
+        };
+        Some(runtime.spawn(async move {
+            let given_back = give_back(&self.session, self.sources).await;
+            shared.sessions.retire(&self.session);
+            given_back.unwrap_or_else(|error| {
+                tracing::debug!(%error, "giving back what was not received");
+                0
+            })
+        }))
     }
 }
 
@@ -251,9 +271,10 @@ impl Source {
     }
 }
 
-/// Cancels the consumers and returns what they still hold, in order.
-async fn give_back(session: &Session, sources: Vec<Source>) -> Result<(), QueueError> {
+/// Cancels the consumers and returns what they still hold, in order, and how many that were.
+async fn give_back(session: &Session, sources: Vec<Source>) -> Result<u64, QueueError> {
     let place = session.connections().place();
+    let mut given_back = 0;
     for mut source in sources {
         let tag = source.consumer.tag();
         let cancelled = (session.channel()).basic_cancel(tag, BasicCancelOptions::default());
@@ -268,6 +289,7 @@ async fn give_back(session: &Session, sources: Vec<Source>) -> Result<(), QueueE
             tags.push(message.delivery_tag);
         }
         channel::give_all_back(session.channel(), place, &source.queue, &tags).await?;
+        given_back += tags.len() as u64;
     }
-    Ok(())
+    Ok(given_back)
 }

@@ -30,6 +30,8 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(5);
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Saying good-bye is a courtesy.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// And so are the last outcomes told before it.
+const EVENTS_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause between attempts: doubled from the first to the last, less up to a half by chance, so
 /// that a hundred workers do not come back in one moment.
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
@@ -169,7 +171,10 @@ impl Link {
         self.stop.cancel();
         let mut state = self.state.clone();
         let closed = state.wait_for(|state| matches!(state, State::Closed));
-        if timeout(2 * CLOSE_TIMEOUT, closed).await.is_err() {
+        if timeout(EVENTS_TIMEOUT + 2 * CLOSE_TIMEOUT, closed)
+            .await
+            .is_err()
+        {
             tracing::warn!("the broker did not answer the good-bye");
         }
     }
@@ -192,6 +197,13 @@ async fn keep_up(connector: Connector, teller: watch::Sender<State>, stop: Cance
                 loss = connections.lost() => Some(loss),
             };
             connections.gone.cancel();
+            if loss.is_none()
+                && timeout(EVENTS_TIMEOUT, connections.events.finish())
+                    .await
+                    .is_err()
+            {
+                tracing::debug!("the last outcomes were not told");
+            }
             connections.close().await;
             let Some(why) = loss else {
                 break;
@@ -332,17 +344,22 @@ impl Connections {
         }
     }
 
+    /// Side by side: during an alarm the publishing one gets no answer, and the consuming one
+    /// should not wait for that.
     async fn close(&self) {
-        for connection in [self.publisher.connection(), &self.consume] {
-            if connection.status().connected() {
-                let closing = connection.close(200, "bye".into());
-                match timeout(CLOSE_TIMEOUT, closing).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%error, "closing the queue connection"),
-                    Err(_) => tracing::debug!("closing the queue connection: no answer"),
-                }
-            }
-        }
+        tokio::join!(close(self.publisher.connection()), close(&self.consume));
+    }
+}
+
+async fn close(connection: &Connection) {
+    if !connection.status().connected() {
+        return;
+    }
+    let closing = connection.close(200, "bye".into());
+    match timeout(CLOSE_TIMEOUT, closing).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "closing the queue connection"),
+        Err(_) => tracing::debug!("closing the queue connection: no answer"),
     }
 }
 

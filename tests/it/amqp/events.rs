@@ -81,6 +81,23 @@ async fn more_outcomes_than_the_line_holds_are_dropped_and_hold_nothing_up() {
     );
 }
 
+/// As many as the line holds, told at the very end.
+#[tokio::test]
+async fn an_orderly_close_tells_what_waits() {
+    let (queue, prefix) = worker("farewell").await;
+    let listener = Producer::to(broker::shared().await).await;
+    let heard = listener.listen(&format!("{prefix}.events"), "#").await;
+    for n in 0..WAITING_MAX {
+        queue.announce(announcement(Kind::Sent, &n.to_string()));
+    }
+    queue.close().await;
+    for n in 0..WAITING_MAX {
+        let told = listener.get(&heard).await;
+        let id = told.properties.message_id().as_ref().unwrap();
+        assert_eq!(id.as_str(), n.to_string());
+    }
+}
+
 fn announcement(kind: Kind, id: &str) -> Announcement {
     Announcement {
         kind,

@@ -67,6 +67,29 @@ pub async fn a_dropped_intake_gives_back_what_was_not_received<B: Backend>(backe
     stands(&backend, &[]).await;
 }
 
+pub async fn a_closed_intake_has_given_back_what_was_not_received_in_order<B: Backend>(backend: B) {
+    let bodies: Vec<String> = (0..70).map(|n| format!("{n:02}")).collect();
+    for body in &bodies {
+        backend.queue().publish(parcel(body)).await.unwrap();
+    }
+    let queue = backend.queue();
+    let account = AccountName::default();
+    let opened = queue.open(&account, Lane::Sends, 100);
+    let mut intake = opened.await.unwrap();
+    let in_hand = next(&mut intake).await;
+    tokio::time::sleep(B::ARRIVAL).await;
+    intake.close().await;
+    // Settled after its intake is gone; and the others stand in the queue by now.
+    complete(&backend, in_hand).await;
+    let mut intake = sends(&backend).await;
+    for body in &bodies[1..] {
+        let delivery = next(&mut intake).await;
+        assert_eq!(text(&delivery), body);
+        complete(&backend, delivery).await;
+    }
+    stands(&backend, &[]).await;
+}
+
 pub async fn an_intake_holds_no_more_than_its_prefetch<B: Backend>(backend: B) {
     for n in 0..10 {
         backend

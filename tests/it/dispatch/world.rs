@@ -38,6 +38,8 @@ pub(super) type Script = dyn Fn(&str, usize, Duration) -> Outcome + Send + Sync;
 pub(super) struct Scripted {
     pub(super) origin: Instant,
     pub(super) latency: Duration,
+    /// Instead of `latency`: that of each call, by its number.
+    pub(super) latency_of: Option<Box<dyn Fn(u64) -> Duration + Send + Sync>>,
     pub(super) sends: Box<Script>,
     pub(super) results: Box<Results>,
     pub(super) probe: Box<dyn Fn(Duration) -> Probe + Send + Sync>,
@@ -52,6 +54,7 @@ impl Scripted {
         Self {
             origin: Instant::now(),
             latency: Duration::from_millis(30),
+            latency_of: None,
             sends: Box::new(sends),
             results: Box::new(|_, _| LookUp::Sent(Words::default())),
             probe: Box::new(|_| Probe::Open(Portal::default())),
@@ -78,15 +81,17 @@ pub(super) struct Shared(pub(super) Arc<Scripted>);
 impl Provider for Shared {
     async fn send(&self, _: &SendRequest, send_id: &str) -> Outcome {
         let at = self.0.origin.elapsed();
-        let nth = {
+        let (nth, number) = {
             let mut calls = self.0.calls.lock().unwrap();
             calls.push(Call {
                 at,
                 send_id: send_id.to_owned(),
             });
-            calls.iter().filter(|call| call.send_id == send_id).count()
+            let nth = calls.iter().filter(|call| call.send_id == send_id).count();
+            (nth, calls.len() as u64)
         };
-        tokio::time::sleep(self.0.latency).await;
+        let latency = self.0.latency_of.as_ref();
+        tokio::time::sleep(latency.map_or(self.0.latency, |of| of(number))).await;
         (self.0.sends)(send_id, nth, at)
     }
 
@@ -158,6 +163,7 @@ pub(super) fn settings() -> Settings {
         results: 1.0,
         concurrency: 8,
         portal_id: None,
+        grace: Duration::from_secs(35),
     }
 }
 
