@@ -6,6 +6,7 @@
 //! | `address` | where the broker is, just now |
 //! | `link` | the two connections, and making new ones |
 //! | `channel` | what is asked of an open channel, with time-outs |
+//! | `open_channel` | closing one, in order |
 //! | `mend` | messages that lapin could not read, made readable |
 //! | `publisher` | one function: published, and confirmed |
 //! | `events` | outcomes, told to whoever listens |
@@ -35,6 +36,7 @@ mod intake;
 mod lease;
 mod link;
 mod mend;
+mod open_channel;
 mod properties;
 mod publisher;
 mod session;

@@ -10,6 +10,7 @@ mod limits;
 mod poison;
 mod producers;
 mod replay;
+mod restarts;
 mod rotation;
 mod starts;
 mod storm;

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use super::error::{self, Place};
 use super::link::Connections;
+use super::open_channel::OpenChannel;
 use crate::queue::QueueError;
 
 /// One answer on a channel that is open. It takes milliseconds, and seconds while a quorum elects.
@@ -29,7 +30,10 @@ const REQUEUE: BasicNackOptions = BasicNackOptions {
 };
 
 /// A consuming channel whose every consumer holds at most `window` unacknowledged messages.
-pub(super) async fn open(connections: &Connections, window: u16) -> Result<Channel, QueueError> {
+pub(super) async fn open(
+    connections: &Connections,
+    window: u16,
+) -> Result<OpenChannel, QueueError> {
     let channel = connections.channel().await?;
     let qos = channel.basic_qos(window, BasicQosOptions::default());
     error::within(ANSWER_TIMEOUT, connections.place(), qos).await?;

@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{StreamExt, TryStreamExt};
+use lapin::Consumer;
 use lapin::message::Delivery as Message;
 use lapin::options::BasicCancelOptions;
 use lapin::types::DeliveryTag;
-use lapin::{Channel, Consumer};
 use tokio::time::timeout;
 
 use super::channel::ANSWER_TIMEOUT;
 use super::link::Connections;
+use super::open_channel::OpenChannel;
 use super::{AmqpQueue, DEFAULT_EXCHANGE, LINK_WAIT, channel, error, properties};
 use crate::queue::Parcel;
 use crate::queue::{DeadLetter, DeadLetters, Fate, QueueError, Tally};
@@ -31,7 +32,7 @@ const IDLE_MAX: Duration = Duration::from_secs(5);
 /// One sweep: a channel, and how many letters are still to be visited.
 struct Sweep<'a> {
     connections: &'a Connections,
-    channel: Channel,
+    channel: OpenChannel,
     queue: String,
     left: u32,
     /// In the order in which they came.

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::open_channel::OpenChannel;
 use super::{error, properties};
 use crate::message::MessageId;
 use crate::outcome::DeadReason;
@@ -63,7 +64,7 @@ struct Body<'a> {
 impl Events {
     /// Tells over this channel, in the background, until it is closed or nobody has anything to
     /// say any more.
-    pub(super) fn over(channel: Channel, exchange: String) -> Self {
+    pub(super) fn over(channel: OpenChannel, exchange: String) -> Self {
         let (line, waiting) = mpsc::channel(WAITING_MAX);
         let (dropped, end) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
         let teller = TaskTracker::new();
@@ -99,7 +100,7 @@ impl Events {
 }
 
 async fn tell(
-    channel: Channel,
+    channel: OpenChannel,
     exchange: String,
     mut waiting: mpsc::Receiver<Announcement>,
     dropped: Arc<AtomicU64>,

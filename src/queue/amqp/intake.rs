@@ -224,14 +224,16 @@ impl Consuming {
             shared.sessions.retire(&self.session);
             return None;
         };
-        Some(runtime.spawn(async move {
+        let farewells = self.session.connections().farewells().clone();
+        let going_back = async move {
             let given_back = give_back(&self.session, self.sources).await;
             shared.sessions.retire(&self.session);
             given_back.unwrap_or_else(|error| {
                 tracing::debug!(%error, "giving back what was not received");
                 0
             })
-        }))
+        };
+        Some(farewells.spawn_on(going_back, &runtime))
     }
 }
 

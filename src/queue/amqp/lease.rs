@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::message::Delivery;
-use lapin::{BasicProperties, Channel, Consumer};
+use lapin::{BasicProperties, Consumer};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
 use super::link::{Connections, HEARTBEAT};
+use super::open_channel::OpenChannel;
 use super::properties::PERSISTENT;
 use super::{DEFAULT_EXCHANGE, Shared, channel};
 use crate::message::AccountName;
@@ -39,7 +40,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// One worker that stands in line for the token.
 struct Candidate {
     connections: Arc<Connections>,
-    channel: Channel,
+    channel: OpenChannel,
     consumer: Consumer,
     queue: String,
     /// The token that this worker made, where there was none.
@@ -49,7 +50,7 @@ struct Candidate {
 /// The worker that has it.
 struct Owner {
     connections: Arc<Connections>,
-    channel: Channel,
+    channel: OpenChannel,
     consumer: Consumer,
     queue: String,
     token: Delivery,
@@ -70,7 +71,8 @@ pub(super) async fn wait(shared: &Shared, account: &AccountName) -> Result<Lease
         };
         match got.await {
             Ok((owner, lease)) => {
-                tokio::spawn(owner.keep(account.clone()));
+                let farewells = connections.farewells().clone();
+                farewells.spawn(owner.keep(account.clone()));
                 return Ok(lease);
             }
             Err(error @ QueueError::Unreachable { .. }) => {

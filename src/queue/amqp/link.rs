@@ -15,11 +15,13 @@ use lapin::{Connection, ConnectionProperties, Event};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
 use super::address::{Address, Target};
 use super::error::{self, Place};
 use super::events::Events;
 use super::mend;
+use super::open_channel::OpenChannel;
 use super::publisher::Publisher;
 use super::topology::Topology;
 use crate::queue::QueueError;
@@ -30,8 +32,8 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(5);
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Saying good-bye is a courtesy.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// And so are the last outcomes told before it.
-const EVENTS_TIMEOUT: Duration = Duration::from_secs(1);
+/// And so are the last outcomes told before it, and the channels closed.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause between attempts: doubled from the first to the last, less up to a half by chance, so
 /// that a hundred workers do not come back in one moment.
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
@@ -69,6 +71,8 @@ pub(super) struct Connections {
     pub(super) events: Events,
     /// Cancelled when either connection is lost: what came over them is in the queue again.
     gone: CancellationToken,
+    /// What has to end before the connections are closed in order.
+    farewells: TaskTracker,
 }
 
 /// How connections are made.
@@ -171,7 +175,7 @@ impl Link {
         self.stop.cancel();
         let mut state = self.state.clone();
         let closed = state.wait_for(|state| matches!(state, State::Closed));
-        if timeout(EVENTS_TIMEOUT + 2 * CLOSE_TIMEOUT, closed)
+        if timeout(FAREWELL_TIMEOUT + 2 * CLOSE_TIMEOUT, closed)
             .await
             .is_err()
         {
@@ -197,12 +201,8 @@ async fn keep_up(connector: Connector, teller: watch::Sender<State>, stop: Cance
                 loss = connections.lost() => Some(loss),
             };
             connections.gone.cancel();
-            if loss.is_none()
-                && timeout(EVENTS_TIMEOUT, connections.events.finish())
-                    .await
-                    .is_err()
-            {
-                tracing::debug!("the last outcomes were not told");
+            if loss.is_none() {
+                connections.farewell().await;
             }
             connections.close().await;
             let Some(why) = loss else {
@@ -266,12 +266,13 @@ impl Connector {
         }
         let opening = publish.create_channel();
         let events = error::within(CONNECT_TIMEOUT, &place, opening).await?;
-        let gone = CancellationToken::new();
+        let (gone, farewells) = (CancellationToken::new(), TaskTracker::new());
         Ok(Arc::new(Connections {
             consume,
-            publisher: Publisher::new(publish, place, gone.clone()),
-            events: Events::over(events, self.topology.events()),
+            publisher: Publisher::new(publish, place, gone.clone(), farewells.clone()),
+            events: Events::over(OpenChannel::new(events, &farewells), self.topology.events()),
             gone,
+            farewells,
         }))
     }
 }
@@ -318,9 +319,28 @@ impl Connections {
     }
 
     /// A channel of the consuming connection.
-    pub(super) async fn channel(&self) -> Result<lapin::Channel, QueueError> {
+    pub(super) async fn channel(&self) -> Result<OpenChannel, QueueError> {
         let place = self.publisher.place();
-        error::within(CONNECT_TIMEOUT, place, self.consume.create_channel()).await
+        let opening = self.consume.create_channel();
+        let channel = error::within(CONNECT_TIMEOUT, place, opening).await?;
+        Ok(OpenChannel::new(channel, &self.farewells))
+    }
+
+    /// What is spawned here is waited for, a moment, before the connections are closed in order.
+    pub(super) fn farewells(&self) -> &TaskTracker {
+        &self.farewells
+    }
+
+    /// Returns when the last outcomes are told and no channel is about to be closed.
+    async fn farewell(&self) {
+        self.farewells.close();
+        let ended = async {
+            self.events.finish().await;
+            self.farewells.wait().await;
+        };
+        if timeout(FAREWELL_TIMEOUT, ended).await.is_err() {
+            tracing::debug!("not everything was ended before the connection");
+        }
     }
 
     /// A channel of the publishing connection, for what must not be in the way of what else is

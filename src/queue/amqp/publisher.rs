@@ -4,12 +4,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel, Confirmation, Connection};
+use lapin::{BasicProperties, Confirmation, Connection};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::error::{self, Place};
+use super::open_channel::OpenChannel;
 use crate::queue::QueueError;
 
 /// A confirm takes milliseconds; during a memory or disk alarm it takes until the alarm is over.
@@ -28,20 +30,28 @@ pub(super) struct Publisher {
     connection: Connection,
     place: Place,
     /// Channels on which nothing is under way.
-    free: Mutex<Vec<Channel>>,
+    free: Mutex<Vec<OpenChannel>>,
     turns: Semaphore,
     /// Cancelled when a channel was closed: something that we publish to is missing.
     gone: CancellationToken,
+    /// Those whose channels were dropped.
+    farewells: TaskTracker,
 }
 
 impl Publisher {
-    pub(super) fn new(connection: Connection, place: Place, gone: CancellationToken) -> Self {
+    pub(super) fn new(
+        connection: Connection,
+        place: Place,
+        gone: CancellationToken,
+        farewells: TaskTracker,
+    ) -> Self {
         Self {
             connection,
             place,
             free: Mutex::default(),
             turns: Semaphore::new(CHANNELS_MAX),
             gone,
+            farewells,
         }
     }
 
@@ -49,17 +59,18 @@ impl Publisher {
         &self.connection
     }
 
-    fn free(&self) -> MutexGuard<'_, Vec<Channel>> {
+    fn free(&self) -> MutexGuard<'_, Vec<OpenChannel>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A channel on which nothing is under way.
-    async fn channel(&self) -> lapin::Result<Channel> {
+    async fn channel(&self) -> lapin::Result<OpenChannel> {
         let free = self.free().pop();
         if let Some(channel) = free {
             return Ok(channel);
         }
         let channel = self.connection.create_channel().await?;
+        let channel = OpenChannel::new(channel, &self.farewells);
         (channel.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok(channel)
     }

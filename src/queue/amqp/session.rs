@@ -9,6 +9,7 @@ use lapin::types::DeliveryTag;
 use lapin::{Acker, BasicProperties, Channel};
 
 use super::link::Connections;
+use super::open_channel::OpenChannel;
 use crate::queue::{QueueError, Tag};
 
 /// The channels over which deliveries came that may still be settled.
@@ -24,7 +25,7 @@ pub(super) struct Sessions {
 #[derive(Debug)]
 pub(super) struct Session {
     number: u64,
-    channel: Channel,
+    channel: OpenChannel,
     connections: Arc<Connections>,
     hand: Mutex<Hand>,
 }
@@ -89,7 +90,11 @@ impl Sessions {
     }
 
     /// A session of a new channel. Nothing keeps it open yet.
-    pub(super) fn begin(&self, channel: Channel, connections: Arc<Connections>) -> Arc<Session> {
+    pub(super) fn begin(
+        &self,
+        channel: OpenChannel,
+        connections: Arc<Connections>,
+    ) -> Arc<Session> {
         Arc::new(Session {
             number: self.last_number.fetch_add(1, Ordering::Relaxed) + 1,
             channel,

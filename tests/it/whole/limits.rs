@@ -107,26 +107,26 @@ async fn a_second_worker_stands_by_and_takes_over_within_the_limit() {
 /// What a worker says when it becomes the owner.
 const OWNS: &str = "dispatching: this worker owns the account";
 
-fn limited(world: World) -> World {
+pub(super) fn limited(world: World) -> World {
     world
         .set("accounts.default.quota.send.limit", "100")
         .set("accounts.default.quota.send.window", "1s")
 }
 
 /// When each send arrived, in milliseconds.
-async fn sends(sandbox: &Sandbox) -> Vec<f64> {
+pub(super) async fn sends(sandbox: &Sandbox) -> Vec<f64> {
     let calls = sandbox.calls().await;
     let sends = calls.iter().filter(|call| call["bucket"] == "send");
     sends.map(|call| call["at"].as_f64().unwrap()).collect()
 }
 
-fn longest_gap(times: &[f64]) -> f64 {
+pub(super) fn longest_gap(times: &[f64]) -> f64 {
     let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
     gaps.fold(0.0, f64::max)
 }
 
 /// The sandbox's judgement, and our own count. Returns the most calls that a window held.
-async fn assert_no_window_exceeded(sandbox: &Sandbox) -> u64 {
+pub(super) async fn assert_no_window_exceeded(sandbox: &Sandbox) -> u64 {
     let stats = sandbox.stats().await;
     assert_eq!(stats["throttled"], 0, "{stats}");
     let most = stats["windows"]["send"]["most"].as_u64().unwrap();
