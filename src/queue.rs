@@ -263,6 +263,10 @@ pub enum QueueError {
     Unreachable { place: String, why: String },
     #[error("the queue at {place} refuses the credentials: {why}")]
     Refused { place: String, why: String },
+    /// It is reached, and short of memory or disk: it takes nothing until that is over. Whether it
+    /// has what was under way is unknown.
+    #[error("the queue at {place} takes nothing for now: {why}")]
+    Blocked { place: String, why: String },
     /// An existing queue or exchange has other arguments than ours.
     #[error("{thing} exists with other arguments: {why}")]
     Mismatch { thing: String, why: String },
@@ -294,6 +298,10 @@ impl QueueError {
         match self {
             Self::Unreachable { .. } => {
                 "check queue.url and that the broker runs; nothing is lost meanwhile"
+            }
+            Self::Blocked { .. } => {
+                "free memory or disk at the broker (`rabbitmqctl status` tells its alarms); nothing \
+                 is lost meanwhile"
             }
             Self::Refused { .. } => "check user, password and virtual host in queue.url",
             Self::Mismatch { .. } => {

@@ -172,6 +172,16 @@ impl MemoryQueue {
         self.broker.lock().notes.clone()
     }
 
+    /// What its intake handed out, and nobody received, goes back with the intake.
+    pub(crate) fn hand_back(&self, delivery: &Delivery) {
+        let mut state = self.broker.lock();
+        if let Some(message) = state.in_hand.remove(&delivery.tag) {
+            state.give_back(message);
+        }
+        drop(state);
+        self.broker.changed.notify_waiters();
+    }
+
     /// How many intakes were opened so far.
     #[must_use]
     pub fn intakes(&self) -> u64 {

@@ -323,6 +323,7 @@ impl Opened {
             .map_err(|error| store.fault(&error))?;
         let mut fresh = false;
         if mode == Mode::Worker {
+            store.check_after_a_crash()?;
             let closed_at = store.begin_work().map_err(|error| store.fault(&error))?;
             fresh = closed_at.is_some_and(|at| clock::until(at, clock.now()) >= WINDOWS_OVER);
         }

@@ -149,6 +149,14 @@ impl Queue for Held {
     }
 }
 
+impl Drop for HeldIntake {
+    fn drop(&mut self) {
+        if let Some(delivery) = self.arrived.take() {
+            self.held.queue.hand_back(&delivery);
+        }
+    }
+}
+
 impl Intake for HeldIntake {
     async fn receive(&mut self) -> Result<Delivery, QueueError> {
         if self.arrived.is_none() {

@@ -24,6 +24,9 @@ use crate::queue::{Queue, QueueError, Validity};
 use crate::retry::RetryPolicy;
 use crate::sandbox::model::PORTAL;
 
+/// What is left of `server.stop_timeout` for the calls, unless it is set.
+const GRACE: Duration = Duration::from_secs(35);
+
 /// Until when a lease holds after the broker last answered, as on RabbitMQ.
 const LEASE_VALID: Duration = Duration::from_secs(8);
 /// After which silence the broker gives a connection up: two to three heartbeats.
@@ -148,6 +151,7 @@ impl Machine {
                     results: config.results,
                     concurrency: config.concurrency,
                     portal_id: config.portal_id,
+                    grace: GRACE,
                 },
                 queue: held.clone(),
                 provider,

@@ -408,7 +408,7 @@ async fn a_stop_tells_what_it_left_and_is_over_in_time() {
     let world = start(hubspot, settings(), 100).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (queue, account) = (world.queue.clone(), Arc::clone(&world.account));
-    queue.fail_next_settle(QueueError::Lost);
+    queue.interrupt_next(Interruption::Fails(QueueError::Lost));
     let told = Instant::now();
     world.end().await;
     assert_eq!(

@@ -4,7 +4,10 @@
 //! Every test ends with the same account: what was published stands against what the sandbox
 //! mailed and what lies among the dead letters, and nothing may stand anywhere else.
 
+mod alarms;
+mod disks;
 mod ends;
+mod freezes;
 mod kills;
 mod limits;
 mod poison;
@@ -15,5 +18,6 @@ mod rotation;
 mod starts;
 mod storm;
 mod trace;
+mod wires;
 mod worker;
 mod world;

@@ -358,8 +358,8 @@ impl Connections {
     async fn lost(&self) -> String {
         tokio::select! {
             biased;
-            loss = lost(&self.consume, "consume") => loss,
-            loss = lost(self.publisher.connection(), "publish") => loss,
+            loss = lost(&self.consume, |_| {}) => loss,
+            loss = lost(self.publisher.connection(), |why| self.publisher.block(why)) => loss,
             () = self.gone.cancelled() => "a channel was closed".into(),
         }
     }
@@ -383,7 +383,8 @@ async fn close(connection: &Connection) {
     }
 }
 
-async fn lost(connection: &Connection, purpose: &'static str) -> String {
+/// `block` is told why the broker takes nothing, and that it takes again.
+async fn lost(connection: &Connection, block: impl Fn(Option<String>)) -> String {
     let mut events = std::pin::pin!(connection.events_listener());
     // An error that came before we listened is told by the status alone.
     if !connection.status().connected() {
@@ -398,9 +399,16 @@ async fn lost(connection: &Connection, purpose: &'static str) -> String {
             Event::Error(error) if error.is_amqp_soft_error() => {}
             Event::Error(error) => return error::why(&error),
             Event::ConnectionBlocked(why) => {
-                tracing::warn!(purpose, why, "the broker takes nothing for now");
+                tracing::warn!(
+                    why,
+                    "the broker takes nothing for now; nothing is lost meanwhile"
+                );
+                block(Some(why));
             }
-            Event::ConnectionUnblocked => tracing::info!(purpose, "the broker takes again"),
+            Event::ConnectionUnblocked => {
+                tracing::info!("the broker takes again");
+                block(None);
+            }
             // `Connected`, and what a later lapin may tell.
             _ => {}
         }

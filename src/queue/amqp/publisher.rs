@@ -36,6 +36,8 @@ pub(super) struct Publisher {
     gone: CancellationToken,
     /// Those whose channels were dropped.
     farewells: TaskTracker,
+    /// Why the broker takes nothing for now.
+    blocked: Mutex<Option<String>>,
 }
 
 impl Publisher {
@@ -52,11 +54,31 @@ impl Publisher {
             turns: Semaphore::new(CHANNELS_MAX),
             gone,
             farewells,
+            blocked: Mutex::default(),
         }
     }
 
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// The broker takes nothing for now, and why; or it takes again.
+    pub(super) fn block(&self, why: Option<String>) {
+        *self.blocked.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// No confirm came in time.
+    fn unconfirmed(&self) -> QueueError {
+        let blocked = self.blocked.lock().unwrap_or_else(PoisonError::into_inner);
+        match blocked.clone() {
+            Some(why) => QueueError::Blocked {
+                place: self.place.to_string(),
+                why,
+            },
+            None => self
+                .place
+                .unreachable(format!("no confirm within {} s", CONFIRM_TIMEOUT.as_secs())),
+        }
     }
 
     fn free(&self) -> MutexGuard<'_, Vec<OpenChannel>> {
@@ -126,10 +148,7 @@ impl Publisher {
             }),
             Ok(Err(error)) if error::is_not_found(&error) => Err(unroutable()),
             Ok(Err(error)) => Err(self.place.of(&error)),
-            Err(_) => Err(self.place.unreachable(format!(
-                "no confirm within {} s; the broker may be short of disk or memory",
-                CONFIRM_TIMEOUT.as_secs()
-            ))),
+            Err(_) => Err(self.unconfirmed()),
         }
     }
 }

@@ -18,6 +18,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Consumer};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::link::{Connections, Link, Role};
+use super::open_channel::OpenChannel;
 use super::topology::Topology;
 use super::{AmqpQueue, DEFAULT_EXCHANGE, LINK_WAIT, channel, error, properties};
 use crate::journal::{Keeper, Record};
@@ -193,7 +194,7 @@ fn tells_of(record: &Record, ids: &[String], since: Option<Timestamp>) -> bool {
 struct Reader {
     connections: Arc<Connections>,
     /// Closes when it is dropped, and the consumer with it.
-    _channel: Channel,
+    _channel: OpenChannel,
     consumer: Consumer,
 }
 

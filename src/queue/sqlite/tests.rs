@@ -6,13 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join;
 use tempfile::TempDir;
+use tokio::time::{Instant, timeout_at};
 
 use super::change::Change;
 use super::hand::{Hand, row_of};
 use super::intake::SqliteIntake;
 use super::store::Store;
 use super::writer::Writer;
-use super::{Lane, QueueError};
+use super::{Delivery, Lane, QueueError};
 use crate::clock::Clock;
 use crate::message::{AccountName, BODY_BYTES_MAX, Priority};
 use crate::outcome::Disposition;
@@ -68,6 +69,23 @@ impl Parts {
         };
         self.writer.make(Change::Publish(Box::new(parcel))).await
     }
+
+    /// Into a waiting place, with a story of about 1 MB.
+    async fn settle_large(&self, delivery: &Delivery) -> Result<(), QueueError> {
+        let at = Clock::system().now();
+        let mut story = Box::new(Story::default());
+        story.record(Attempt {
+            at,
+            took_ms: 5,
+            outcome: "transient".repeat(100_000),
+            words: crate::outcome::Words::default(),
+        });
+        let change = Change::Settle {
+            number: row_of(delivery.tag),
+            disposition: Disposition::Retry { at, story },
+        };
+        self.writer.make(change).await
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,23 +106,7 @@ async fn work_rests_while_the_disk_is_full_and_goes_on_by_itself() {
     parts.publish(100).await.unwrap();
     parts.room_for(0);
 
-    let mut story = Story::default();
-    story.record(Attempt {
-        at: Clock::system().now(),
-        took_ms: 5,
-        outcome: "transient".repeat(100_000),
-        words: crate::outcome::Words::default(),
-    });
-    let at = Clock::system().now();
-    let settled = (parts.writer)
-        .make(Change::Settle {
-            number: row_of(delivery.tag),
-            disposition: Disposition::Retry {
-                at,
-                story: Box::new(story),
-            },
-        })
-        .await;
+    let settled = parts.settle_large(&delivery).await;
     assert!(
         matches!(settled, Err(QueueError::Full { .. })),
         "{settled:?}"
@@ -119,4 +121,20 @@ async fn work_rests_while_the_disk_is_full_and_goes_on_by_itself() {
     assert_eq!(again.tag.number, delivery.tag.number);
     assert!(again.redelivered);
     assert!(again.story.attempts.is_empty(), "half of a change was kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_probe_fits_and_the_work_does_not_less_and_less_is_tried() {
+    let mut parts = Parts::new();
+    parts.publish(100).await.unwrap();
+    parts.room_for(40);
+    let end = Instant::now() + Duration::from_mins(10);
+    let mut tries = 0;
+    while let Ok(delivery) = timeout_at(end, parts.intake.receive()).await {
+        let settled = parts.settle_large(&delivery.unwrap()).await;
+        assert!(matches!(settled, Err(QueueError::Full { .. })));
+        tries += 1;
+    }
+    // After 1, 2, 4 … 32 s, and then once a minute.
+    assert!((10..=20).contains(&tries), "{tries} in ten minutes");
 }

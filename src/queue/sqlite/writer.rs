@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
+use tokio::time::Instant;
 
 use super::super::QueueError;
 use super::change::Change;
@@ -18,8 +18,13 @@ use crate::clock::Clock;
 const BATCH_MAX: usize = 256;
 /// How many changes may wait for the writer; then callers wait.
 const ORDERS_MAX: usize = 1024;
-/// How often a file that could not be written is tried again.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
+/// When a file that could not be written is tried again. Where it takes a probe and soon not what
+/// comes after, since there is next to no room, the waits are doubled up to the last: each time a
+/// few calls go out whose outcome is not kept.
+const PROBE_FIRST: Duration = Duration::from_secs(1);
+const PROBE_LAST: Duration = Duration::from_mins(1);
+/// A file that took everything for so long is well.
+const WELL_AFTER: Duration = Duration::from_mins(1);
 
 /// Hands changes to the writing task, which ends with the last of these.
 #[derive(Clone, Debug)]
@@ -76,22 +81,29 @@ impl Writer {
 impl Desk {
     async fn run(self, mut incoming: mpsc::Receiver<Order>) {
         let mut orders = Vec::with_capacity(BATCH_MAX);
-        let mut probe = tokio::time::interval(PROBE_EVERY);
-        probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut wait, mut probe_at) = (PROBE_FIRST, Instant::now());
+        let mut writable_since: Option<Instant> = None;
         loop {
             let stuck = *self.hand.stuck.borrow();
             tokio::select! {
                 biased;
                 // First, for producers may never let the orders run dry.
-                _ = probe.tick(), if stuck => self.probe().await,
+                () = tokio::time::sleep_until(probe_at), if stuck => {
+                    if self.probe().await {
+                        writable_since = Some(Instant::now());
+                    }
+                    probe_at = Instant::now() + wait;
+                }
                 count = incoming.recv_many(&mut orders, BATCH_MAX) => {
                     let closes = orders.iter().any(|order| matches!(order.change, Change::Close));
                     self.carry_out(std::mem::take(&mut orders)).await;
                     if closes || count == 0 {
                         return;
                     }
-                    if !stuck {
-                        probe.reset();
+                    if !stuck && *self.hand.stuck.borrow() {
+                        let soon = writable_since.is_some_and(|at| at.elapsed() < WELL_AFTER);
+                        wait = if soon { (wait * 2).min(PROBE_LAST) } else { PROBE_FIRST };
+                        probe_at = Instant::now() + wait;
                     }
                 }
             }
@@ -123,16 +135,15 @@ impl Desk {
         }
     }
 
-    async fn probe(&self) {
-        if self
-            .make(vec![Change::Probe])
-            .await
-            .iter()
-            .all(Result::is_ok)
-        {
+    /// Whether it takes changes again.
+    async fn probe(&self) -> bool {
+        let made = self.make(vec![Change::Probe]).await;
+        let writable = made.iter().all(Result::is_ok);
+        if writable {
             tracing::info!("queue.writable: the queue takes changes again");
             self.hand.stuck.send_replace(false);
         }
+        writable
     }
 
     /// What a delivery was settled to could not be kept: nothing is handed out until it could.

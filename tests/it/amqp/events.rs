@@ -84,7 +84,7 @@ async fn more_outcomes_than_the_line_holds_are_dropped_and_hold_nothing_up() {
 /// As many as the line holds, told at the very end.
 #[tokio::test]
 async fn an_orderly_close_tells_what_waits() {
-    let (queue, prefix) = worker("farewell").await;
+    let (queue, prefix) = worker(Version::V3_10, "farewell").await;
     let listener = Producer::to(broker::shared().await).await;
     let heard = listener.listen(&format!("{prefix}.events"), "#").await;
     for n in 0..WAITING_MAX {

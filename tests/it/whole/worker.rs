@@ -47,9 +47,31 @@ impl Worker {
         self.log().iter().any(|line| line["message"] == message)
     }
 
+    /// When it said that, in RFC 3339.
+    pub fn said_at(&self, message: &str) -> Option<String> {
+        let log = self.log();
+        let line = log.iter().find(|line| line["message"] == message)?;
+        Some(line["timestamp"].as_str().unwrap().to_owned())
+    }
+
     pub async fn until_said(&self, message: &str) {
         let said = async || self.has_said(message);
         eventually(START_TIME_MAX, &format!("the worker says: {message}"), said).await;
+    }
+
+    /// Waits until it says something that begins so.
+    pub async fn until_said_like(&self, beginning: &str) {
+        let begins = |line: &Value| {
+            let message = line["message"].as_str();
+            message.is_some_and(|message| message.starts_with(beginning))
+        };
+        let said = async || self.log().iter().any(begins);
+        eventually(
+            START_TIME_MAX,
+            &format!("the worker says: {beginning}"),
+            said,
+        )
+        .await;
     }
 
     fn admin(&self) -> Option<String> {
@@ -133,10 +155,16 @@ impl Worker {
     }
 
     /// Waits until it has nothing left to do, and ends it.
+    pub async fn finish(self, limit: Duration) {
+        self.until_idle(limit).await;
+        self.stop().await;
+    }
+
+    /// Waits until it has nothing left to do.
     ///
     /// A reading is no snapshot: a message that moves may be in neither of two queues. None moves
     /// past two readings, since a worker reads once a second and a wait takes at least as long.
-    pub async fn finish(self, limit: Duration) {
+    pub async fn until_idle(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
         let mut empty = 0;
         while empty < 2 {
@@ -146,6 +174,5 @@ impl Worker {
             empty = if none { empty + 1 } else { 0 };
             assert!(Instant::now() < deadline, "left undone: {backlog:?}");
         }
-        self.stop().await;
     }
 }

@@ -31,6 +31,8 @@ const LOGS_SHOWN: u32 = 4;
 pub struct World {
     folder: TempDir,
     settings: BTreeMap<String, String>,
+    /// The program that runs ours, and its arguments; none unless a test sets it.
+    through: Vec<String>,
     pub prefix: String,
     pub sandbox: Sandbox,
     workers: Cell<u32>,
@@ -65,6 +67,7 @@ impl World {
         let world = Self {
             folder: tempfile::tempdir().unwrap(),
             settings: BTreeMap::new(),
+            through: Vec::new(),
             prefix: prefix.to_owned(),
             workers: Cell::new(0),
             sandbox,
@@ -88,6 +91,10 @@ impl World {
         self
     }
 
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub fn unset(mut self, key: &str) -> Self {
         self.settings.remove(&variable(key));
         self
@@ -98,9 +105,16 @@ impl World {
         self.folder.path().join(name)
     }
 
+    /// Runs every command through another program.
+    pub fn through(mut self, program: Vec<String>) -> Self {
+        self.through = program;
+        self
+    }
+
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command.args(args).current_dir(&self.folder);
+        let mut words = self.through.iter().map(String::as_str).chain([PROGRAM]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).args(args).current_dir(&self.folder);
         command.env_clear().envs(&self.settings);
         command.stdin(Stdio::null()).kill_on_drop(true);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -146,11 +160,22 @@ impl World {
     /// The same, to the recipient of each number. Some recipients are trouble, see
     /// [`postrider::sandbox`].
     pub async fn publish_to(&self, ids: &BTreeSet<String>, recipient: impl Fn(usize) -> String) {
+        let sent = self.sent(ids, recipient).await;
+        let errors = String::from_utf8_lossy(&sent.stderr);
+        assert!(sent.status.success(), "send: {errors}");
+    }
+
+    /// The same, however it ends.
+    pub async fn sent(
+        &self,
+        ids: &BTreeSet<String>,
+        recipient: impl Fn(usize) -> String,
+    ) -> Output {
         let mut lines = String::new();
         for (number, id) in ids.iter().enumerate() {
             lines.push_str(&request(id, &recipient(number)));
         }
-        self.publish_lines(&lines).await;
+        within(COMMAND_TIME_MAX, "send ends", self.send(&lines)).await
     }
 
     /// Publishes requests, and returns when all of them are durable.
@@ -177,10 +202,6 @@ impl World {
     pub async fn publish_backlog(&self, ids: &BTreeSet<String>) {
         self.worker().await.stop().await;
         self.publish(ids).await;
-    }
-
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     /// What `dead list --json` prints: a dead letter a line.
@@ -297,8 +318,18 @@ impl Sandbox {
     }
 
     async fn get(&self, path: &str) -> String {
-        let answer = self.http.get(format!("{}{path}", self.base)).send();
+        self.ask(&format!("{}{path}", self.base)).await
+    }
+
+    /// What an address of HTTP answers.
+    pub async fn ask(&self, url: &str) -> String {
+        let answer = self.http.get(url).send();
         answer.await.unwrap().text().await.unwrap()
+    }
+
+    pub fn port(&self) -> u16 {
+        let (_, port) = self.base.rsplit_once(':').unwrap();
+        port.parse().unwrap()
     }
 
     /// Its counts, `/_sandbox/stats`.
