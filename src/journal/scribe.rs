@@ -11,7 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Entry, Gap, Record};
 
-/// Entries that wait while nothing is kept, in about 8 MiB; what comes then is dropped. An account
+/// Entries that wait while nothing is kept, in about 20 MiB (measured); what comes then is dropped. An account
 /// at 25 calls a second, the most that HubSpot lets any make, fills it in six minutes.
 const WAITING_MAX: usize = 10_000;
 /// Entries of one page, in about 150 KB: more would hold up mail on the same connection.

@@ -17,10 +17,11 @@ use self::stack::{Stack, comes_to, until};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_postrider");
 
 /// Every metric of the program's own, with its labels.
-const METRICS: [(&str, &[&str]); 17] = [
+const METRICS: [(&str, &[&str]); 18] = [
     ("requests_received_total", &["account", "priority"]),
     ("attempts_total", &["account", "outcome"]),
     ("results_total", &["account", "result"]),
+    ("trace_dropped_total", &[]),
     ("dead_letters_total", &["account", "reason"]),
     ("replayed_total", &[]),
     (
