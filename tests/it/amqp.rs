@@ -17,6 +17,7 @@ use postrider::queue::{DeadLetter, DeadLetters, Delivery, Fate, Intake, Lane, Qu
 use postrider::story::{Death, Story};
 use tokio::time::{Instant, timeout};
 
+mod confirms;
 mod events;
 mod hostile;
 mod outages;
