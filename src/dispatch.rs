@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::Clock;
 use crate::config::QuotaConfig;
 use crate::journal::{Call, Entry, Then};
-use crate::message::{AccountName, Priority, SendRequest};
+use crate::message::{AccountName, MessageId, Priority, SendRequest};
 use crate::metrics::Metrics;
 use crate::outcome::{DeadReason, Disposition, Words};
 use crate::provider::Provider;
@@ -376,6 +376,11 @@ fn name_of(delivery: &Delivery) -> (String, Option<i64>) {
         Ok(request) => (request.id.to_string(), Some(request.email_id)),
         Err(_) => (delivery.message_id.clone().unwrap_or_default(), None),
     }
+}
+
+/// What HubSpot sees as the `sendId` of a request whose id may be none.
+fn send_id_of(id: &str, generation: u32) -> String {
+    MessageId::parse(id).map_or_else(|_| id.to_owned(), |id| id.generation(generation))
 }
 
 impl NoCall {

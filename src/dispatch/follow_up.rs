@@ -3,9 +3,8 @@
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::{Called, Dispatcher, NoCall, millis, name_of};
+use super::{Called, Dispatcher, NoCall, millis, name_of, send_id_of};
 use crate::journal::Call;
-use crate::message::MessageId;
 use crate::metrics::Operation;
 use crate::outcome::{Disposition, LookUp, Words};
 use crate::provider::Provider;
@@ -80,8 +79,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let (key, email_id) = name_of(&delivery);
         let context = self.context(now, key.clone(), email_id, lane);
         let named = (story.priority, story.generation);
-        let send_id = MessageId::parse(&key)
-            .map_or_else(|_| key.clone(), |id| id.generation(story.generation));
+        let send_id = send_id_of(&key, story.generation);
         let call = Call::new(None, send_id, took, (look_up.label(), &words));
         let published_at = story.published_at;
         let decision = self

@@ -10,8 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{
-    Dispatcher, NoCall, QUEUE_ERROR_WAIT, attempt, follow_up, mishap, name_of, pause_for,
-    sleep_until,
+    Dispatcher, NoCall, QUEUE_ERROR_WAIT, attempt, follow_up, mishap, pause_for, sleep_until,
 };
 use crate::outcome::Disposition;
 use crate::pause::Gate;
@@ -89,7 +88,8 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             tokio::select! {
                 biased;
                 () = term.cancelled() => {
-                    let (id, _) = name_of(&delivery);
+                    // Not read here: a panic over it would end the lane.
+                    let id = delivery.message_id.clone().unwrap_or_default();
                     self.settle(delivery, Disposition::Release, &id, None).await;
                     given_back += 1;
                     break;

@@ -5,10 +5,12 @@
 //! Its lane and its neighbours go on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use super::{Dispatcher, name_of};
+use super::{Called, Dispatcher, name_of, send_id_of};
+use crate::journal::Call;
 use crate::message::MessageId;
 use crate::outcome::{Failure, FailureClass, LookUp, Outcome, Scope, Words};
 use crate::provider::Provider;
@@ -48,6 +50,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         story.published_at.get_or_insert(now);
         story.priority = spare.priority;
         let failure = ours();
+        let mut called = None;
         let disposition = match spare.lane {
             Lane::Sends => {
                 let outcome = Outcome::Unknown(failure);
@@ -56,6 +59,14 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                     took_ms: 0,
                     outcome: outcome.label().into(),
                     words: outcome.words().clone(),
+                });
+                let send_id = send_id_of(&key, story.generation);
+                let heard = (outcome.label(), outcome.words());
+                called = Some(Called {
+                    call: Call::new(Some(story.sends()), send_id, Duration::ZERO, heard),
+                    at: now,
+                    published_at: story.published_at,
+                    news: None,
                 });
                 let retry = &self.retry;
                 retry.after_send(outcome, story, &context, &mut self.rng())
@@ -67,7 +78,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 decision.disposition
             }
         };
-        self.settle(spare, disposition, &key, None).await;
+        self.settle(spare, disposition, &key, called).await;
     }
 }
 

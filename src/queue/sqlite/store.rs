@@ -227,7 +227,7 @@ impl Store {
         )?;
         let mut rows = statement.query([id])?;
         while let Some(row) = rows.next()? {
-            let (message_id, body): (Option<String>, Vec<u8>) = (row.get(1)?, row.get(2)?);
+            let (message_id, body) = (message_id_of(row)?, body_of(row)?);
             let request = SendRequest::parse(&body, message_id.as_deref());
             if request.is_ok_and(|request| request.id.as_str() == id) {
                 let (lane, due): (String, i64) = (row.get(3)?, row.get(4)?);

@@ -6,7 +6,7 @@ use std::path::Path;
 use postrider::message::MessageId;
 use postrider::outcome::Disposition;
 use postrider::queue::sqlite::{Mode, SqliteIntake};
-use postrider::queue::{DeadLetters, Delivery, Fate, Intake, Lane, Queue};
+use postrider::queue::{DeadLetters, Delivery, Fate, Intake, Lane, Queue, Sight, Traces};
 use rusqlite::Connection;
 use tokio::time::timeout;
 
@@ -27,6 +27,11 @@ async fn rows_that_are_no_text_hold_nothing_up_and_are_no_ids() {
          UPDATE message SET story = CAST(x'7b22fffe' AS TEXT) WHERE number = 2;";
     let connection = Connection::open(&file.path).unwrap();
     connection.execute_batch(spoilt).unwrap();
+    // Nor does `trace` stumble over them.
+    for body in ["first", "second"] {
+        let found = queue.find(body).await.unwrap();
+        assert!(matches!(found, Sight::Nowhere), "{found:?}");
+    }
 
     let mut intake = queue.open(&account(), Lane::Sends, 10).await.unwrap();
     let first = receive(&mut intake).await;
