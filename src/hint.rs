@@ -2,12 +2,17 @@
 
 /// How far a name may be from a known one and still be taken for it (Jaro-Winkler, 0 to 1).
 const LIKENESS_MIN: f64 = 0.7;
+/// No known name is so long, in bytes; of one that is, the likeness would take long to tell.
+const NAME_BYTES_MAX: usize = 200;
 /// The longest name that a message repeats, in bytes.
 const SHOWN_BYTES_MAX: usize = 40;
 
 /// The one of `known` that is most like `name`, if any is like it at all.
 #[must_use]
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if name.len() > NAME_BYTES_MAX {
+        return None;
+    }
     let name = name.to_lowercase();
     known
         .into_iter()

@@ -202,8 +202,8 @@ impl fmt::Display for Place {
         match self {
             Self::File { path, line } => write!(f, "{} line {line}", path.display()),
             Self::Variable(name) => {
-                let name: String = name.chars().take(VARIABLE_CHARS_MAX).collect();
-                write!(f, "variable {}", name.escape_debug())
+                let name: String = name.escape_debug().take(VARIABLE_CHARS_MAX).collect();
+                write!(f, "variable {name}")
             }
             Self::Flag(name) => write!(f, "flag {name}"),
         }
