@@ -261,20 +261,29 @@ impl Connector {
         let publish = connection(&target, "publish", false).await?;
         let consume = connection(&target, "consume", true).await?;
         let place = target.place;
-        if self.role == Role::Worker {
-            self.topology.declare(&consume, &place).await?;
-        }
-        let opening = publish.create_channel();
-        let events = error::within(CONNECT_TIMEOUT, &place, opening).await?;
         let (gone, farewells) = (CancellationToken::new(), TaskTracker::new());
+        if self.role == Role::Worker {
+            let channel = open(&consume, &place, &farewells).await?;
+            self.topology.declare(&channel, &place).await?;
+        }
+        let events = open(&publish, &place, &farewells).await?;
         Ok(Arc::new(Connections {
             consume,
             publisher: Publisher::new(publish, place, gone.clone(), farewells.clone()),
-            events: Events::over(OpenChannel::new(events, &farewells), self.topology.events()),
+            events: Events::over(events, self.topology.events()),
             gone,
             farewells,
         }))
     }
+}
+
+async fn open(
+    connection: &Connection,
+    place: &Place,
+    farewells: &TaskTracker,
+) -> Result<OpenChannel, QueueError> {
+    let channel = error::within(CONNECT_TIMEOUT, place, connection.create_channel()).await?;
+    Ok(OpenChannel::new(channel, farewells))
 }
 
 async fn connection(target: &Target, purpose: &str, mends: bool) -> Result<Connection, QueueError> {
@@ -320,10 +329,7 @@ impl Connections {
 
     /// A channel of the consuming connection.
     pub(super) async fn channel(&self) -> Result<OpenChannel, QueueError> {
-        let place = self.publisher.place();
-        let opening = self.consume.create_channel();
-        let channel = error::within(CONNECT_TIMEOUT, place, opening).await?;
-        Ok(OpenChannel::new(channel, &self.farewells))
+        open(&self.consume, self.place(), &self.farewells).await
     }
 
     /// What is spawned here is waited for, a moment, before the connections are closed in order.
@@ -345,9 +351,8 @@ impl Connections {
 
     /// A channel of the publishing connection, for what must not be in the way of what else is
     /// published.
-    pub(super) async fn journal_channel(&self) -> Result<lapin::Channel, QueueError> {
-        let opening = self.publisher.connection().create_channel();
-        error::within(CONNECT_TIMEOUT, self.place(), opening).await
+    pub(super) async fn journal_channel(&self) -> Result<OpenChannel, QueueError> {
+        open(self.publisher.connection(), self.place(), &self.farewells).await
     }
 
     pub(super) fn place(&self) -> &Place {

@@ -9,11 +9,11 @@ use lapin::options::{
     ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, ExchangeKind};
+use lapin::{Channel, ExchangeKind};
 use tokio::time::timeout;
 
 use super::delay;
-use super::error::{self, Place};
+use super::error::Place;
 use crate::journal::AGE_MAX;
 use crate::message::{AccountName, Priority};
 use crate::queue::{Lane, QueueError};
@@ -133,16 +133,8 @@ impl Topology {
     ///
     /// # Errors
     /// [`QueueError::Mismatch`] names the queue or exchange and the argument.
-    pub(super) async fn declare(
-        &self,
-        connection: &Connection,
-        place: &Place,
-    ) -> Result<(), QueueError> {
-        let channel = error::within(DECLARE_TIMEOUT, place, connection.create_channel()).await?;
-        let declarer = Declarer {
-            channel: &channel,
-            place,
-        };
+    pub(super) async fn declare(&self, channel: &Channel, place: &Place) -> Result<(), QueueError> {
+        let declarer = Declarer { channel, place };
         for exchange in [self.exchange(), &self.events()] {
             (declarer.exchange(exchange, ExchangeKind::Topic, FieldTable::default())).await?;
         }

@@ -44,7 +44,7 @@ pub(super) struct Stream {
     role: Role,
     topology: Topology,
     /// Confirms, and belongs to a connection that may be gone.
-    channel: Option<Channel>,
+    channel: Option<OpenChannel>,
 }
 
 // === impl Stream ===
@@ -60,7 +60,7 @@ impl Stream {
     }
 
     /// A channel that confirms, to a stream that is declared.
-    async fn open(&self) -> Result<Channel, QueueError> {
+    async fn open(&self) -> Result<OpenChannel, QueueError> {
         let Some(connections) = self.link.up() else {
             return Err(QueueError::Lost);
         };

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::limits::limited;
-use super::world::{World, ids, report};
+use super::limits::{OWNS, limited};
+use super::world::{World, eventually, ids, report};
 use crate::support::broker::Broker;
 
 const REST_TIME_MAX: Duration = Duration::from_mins(2);
@@ -60,13 +60,18 @@ async fn a_worker_told_to_end_during_a_disk_alarm_is_over_in_time_and_loses_noth
     let world = world.set("server.stop_timeout", "12s");
     let ids = ids("stuck", 200);
     // Of ten one is refused at first, and has to be published again, to wait for its next try.
-    world.worker().await.stop().await;
+    let worker = world.worker().await;
+    worker.until_said(OWNS).await;
+    worker.stop().await;
     let trouble = |n: usize| if n % 10 == 9 { "+5xxx1" } else { "" };
     let recipient = |n| format!("ada{n}{}@example.com", trouble(n));
     world.publish_to(&ids, recipient).await;
     broker.ctl(&["set_disk_free_limit", NEVER]).await;
     let mut worker = world.worker().await;
     worker.until_said(TAKES_NOTHING).await;
+    // All have been asked for once, and what followed for some has nowhere to go.
+    let asked_for = async || world.sandbox.count("sendCalls").await >= 200;
+    eventually(REST_TIME_MAX, "all are asked for", asked_for).await;
     let asked = Instant::now();
     worker.signal("-TERM").await;
     assert_eq!(worker.ended().await.code(), Some(0));
