@@ -172,9 +172,7 @@ impl Window {
             ledger.calls.pop_front();
         }
         let before = self.calls_before(now);
-        // A lane may hold a token for as long as nothing comes: it must never keep a probe from
-        // going out, however small the limit is.
-        let reserved = ledger.in_hand.min(self.reservable());
+        let reserved = if self.reserves() { ledger.in_hand } else { 0 };
         if ledger.calls.len() + reserved + before < self.config.limit as usize {
             ledger.in_hand += 1;
             return Ok(Token(()));
@@ -185,8 +183,10 @@ impl Window {
         Err(oldest.into_iter().chain(next_before).min().unwrap_or(kept))
     }
 
-    fn reservable(&self) -> usize {
-        self.config.limit.saturating_sub(PROBE_CALLS) as usize
+    /// Whether tokens in hand count. A lane may hold one for as long as nothing comes: where there is
+    /// room for a probe and no more, that would keep it from ever going out.
+    fn reserves(&self) -> bool {
+        self.config.limit > PROBE_CALLS
     }
 
     /// How many calls of the predecessor still count: a full window's, evenly spread.

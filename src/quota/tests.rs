@@ -140,6 +140,13 @@ proptest! {
 }
 
 #[test]
+fn a_limit_with_room_for_one_lane_and_one_probe_is_kept_too() {
+    let calls = lane_and_keeper(window(3, 2_720), &[1, 97, 1_360], &[2]);
+    let most = worst(&calls, Duration::from_millis(2_720) + ARRIVAL_SPREAD);
+    assert!(most <= 3, "{most}: {calls:?}");
+}
+
+#[test]
 fn the_smallest_limit_lets_a_probe_through_beside_an_idle_lane() {
     for limit in 1..4 {
         // The lane waits for an hour; without an end, the probe would come only then.
