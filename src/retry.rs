@@ -238,7 +238,10 @@ impl RetryPolicy {
             LookUp::Unclear(_) => ResultDecision::ended(FinalResult::Unknown),
             LookUp::Pending => later(story, context),
             LookUp::NotSent(failure) => {
-                story.follow_up = None;
+                if let Some(follow_up) = story.follow_up.take() {
+                    // HubSpot's time to tell, or ours to ask: neither is a retry of this request.
+                    story.excuse(until(follow_up.accepted_at, context.now));
+                }
                 story.not_sent = true;
                 match failure.class {
                     FailureClass::Permanent => ResultDecision {

@@ -262,6 +262,16 @@ fn a_failed_look_up_never_fails_the_mail() {
 }
 
 #[test]
+fn the_wait_for_a_final_result_spends_no_age() {
+    let day = Duration::from_hours(24);
+    let mut story = followed(3, 24);
+    story.trying_since = now().checked_sub(day + Duration::from_secs(1)).ok();
+    let throttled = failure(FailureClass::Transient, Scope::Message);
+    let (_, story) = waits(look(LookUp::NotSent(throttled), story).disposition);
+    assert_eq!((story.spent, story.trying_for(now()).as_secs()), (1, 1));
+}
+
+#[test]
 fn an_id_that_is_used_up_by_what_was_not_sent_is_followed_by_the_next_one() {
     let unclear = || LookUp::Unclear(Words::default());
     let refused = Story {

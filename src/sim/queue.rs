@@ -114,8 +114,11 @@ impl Queue for Held {
         if interruption.is_some() && took_effect {
             self.record.fate(&id, |fate| fate.copied = true);
         }
-        if took_effect && lane == Lane::Results && matches!(disposition, Disposition::Retry { .. })
-        {
+        let not_sent = matches!(
+            disposition,
+            Disposition::Retry { .. } | Disposition::DeadLetter { .. }
+        );
+        if took_effect && lane == Lane::Results && not_sent {
             self.record.fate(&id, |fate| fate.sent_back += 1);
         }
         let how = if settled.is_ok() {

@@ -71,7 +71,7 @@ pub(super) struct Fate {
     pub(super) calls: Vec<SendCall>,
     /// Answers of the kind that spends an attempt, or none, that a living worker heard.
     pub(super) trouble: u32,
-    /// How often a final result said *not sent* and the message went back to be sent again.
+    /// How often a final result said *not sent*, be it that the message was sent again or died.
     pub(super) sent_back: u32,
     /// It was taken out of the queue as done.
     pub(super) completed: u32,
