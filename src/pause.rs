@@ -2,10 +2,11 @@
 //!
 //! A pause with an end (a rolling limit, the day, a migration) ends by itself. One without (a
 //! refused token, a missing scope, an outage) is probed, and then tried with a single message,
-//! before the account goes on. Nothing is dead-lettered and no attempt is spent for a pause.
+//! before the account goes on. After a rolling limit a lane goes on with one call at a time, until
+//! one is not refused. Nothing is dead-lettered and no attempt is spent for a pause.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -20,6 +21,8 @@ use crate::queue::Lane;
 const PROBE_FIRST: Duration = Duration::from_secs(1);
 /// The longest wait between two probes.
 const PROBE_MAX: Duration = Duration::from_mins(1);
+
+const LANES: [Lane; 2] = [Lane::Sends, Lane::Results];
 
 /// Which lanes a pause holds back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +79,8 @@ pub enum Gate {
 #[derive(Clone, Debug, Default)]
 pub struct Pauses {
     active: Arc<Mutex<Vec<Pause>>>,
+    /// The lanes that HubSpot throttled, when it did so last, and has not let through since then.
+    throttled: Arc<Mutex<BTreeMap<Lane, Instant>>>,
     /// Wakes those who wait for a change, in the order in which they came. A `watch` would wake
     /// them in an order of its own, and no simulation would repeat.
     changes: Arc<Notify>,
@@ -93,6 +98,12 @@ impl Pauses {
         words: Words,
     ) -> bool {
         let instant = Instant::now();
+        if reason == PauseReason::Throttled {
+            let mut throttled = self.throttled();
+            for lane in LANES.into_iter().filter(|lane| covers.lane(*lane)) {
+                throttled.insert(lane, instant);
+            }
+        }
         let ends = until.map(|until| instant + crate::clock::until(now, until));
         let mut active = self.lock();
         let known = active
@@ -144,6 +155,14 @@ impl Pauses {
     /// Ends what an answer to a call made at `called` disproves: of the pauses that only a proof
     /// ends, those that had begun by then.
     pub fn disproved(&self, called: Instant, proof: Proof) -> Vec<Pause> {
+        let lane = match proof {
+            Proof::Answered | Proof::Accepted => Some(Lane::Sends),
+            Proof::LookedUp => Some(Lane::Results),
+            Proof::Sent => None,
+        };
+        let mut throttled = self.throttled();
+        throttled.retain(|of, since| lane != Some(*of) || *since > called);
+        drop(throttled);
         self.end(|pause| pause.ends.is_none() && pause.began <= called && proof.ends(pause))
     }
 
@@ -180,6 +199,14 @@ impl Pauses {
             };
         }
         gate
+    }
+
+    /// Whether the lane's calls are to go one by one: the last one that HubSpot heard was refused
+    /// for a rolling limit. It is over by the clock, but a limit that others use up may last for
+    /// hours, and a burst that only tells that again helps nobody.
+    #[must_use]
+    pub fn one_by_one(&self, lane: Lane) -> bool {
+        self.throttled().contains_key(&lane)
     }
 
     /// The lane's one message goes out. Whatever becomes of it, there is to be another probe.
@@ -225,7 +252,7 @@ impl Pauses {
         for pause in self.lock().iter_mut().filter(|pause| pause.ends.is_none()) {
             if allow(pause) {
                 let covers = pause.covers;
-                let held = [Lane::Sends, Lane::Results].into_iter();
+                let held = LANES.into_iter();
                 pause.trials.extend(held.filter(|lane| covers.lane(*lane)));
             }
         }
@@ -279,17 +306,20 @@ impl Pauses {
         self.changes.notify_waiters();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Pause>> {
-        self.active
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Pause>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn throttled(&self) -> MutexGuard<'_, BTreeMap<Lane, Instant>> {
+        let throttled = self.throttled.lock();
+        throttled.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Pause {
     /// Each lane that it holds may try a message.
     fn is_on_trial(&self) -> bool {
-        [Lane::Sends, Lane::Results]
+        LANES
             .iter()
             .all(|lane| !self.covers.lane(*lane) || self.trials.contains(lane))
     }

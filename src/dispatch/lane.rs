@@ -112,7 +112,13 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         loop {
             self.pass_gate(turn).await;
             if turn.permit.is_none() {
-                let permit = Arc::clone(&turn.permits).acquire_owned().await;
+                let calls = if self.account.pauses.one_by_one(turn.lane) {
+                    self.settings.concurrency // None is in flight then.
+                } else {
+                    1
+                };
+                let permits = Arc::clone(&turn.permits);
+                let permit = permits.acquire_many_owned(calls.into()).await;
                 turn.permit = permit.ok();
                 continue; // The wait may have been long: look at the gate again.
             }

@@ -35,11 +35,20 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             Outcome::NotSent(failure) | Outcome::Unknown(failure) => failure,
         };
         if failure.scope == Scope::Provider {
-            let weather = self.storm().failed(id);
+            let outage = self.account.pauses.outage();
+            let weather = self.storm().failed(id, outage);
             match weather {
                 Weather::Calm => {}
+                // In an outage the probes come later and later, whatever the requests that they let
+                // through come to.
+                Weather::Suspect if outage => {}
                 Weather::Suspect => self.suspicion.notify_one(),
                 Weather::Outage => self.hold(PauseReason::Outage, failure, Lane::Sends, now),
+                Weather::Few => {
+                    let pauses = &self.account.pauses;
+                    let over = pauses.end(|pause| pause.reason == PauseReason::Outage);
+                    self.ended(&over, "a few requests alone fail: it is their own trouble");
+                }
             }
         } else {
             self.storm().answered();

@@ -29,6 +29,22 @@ async fn a_pause_with_an_end_ends_by_itself_and_holds_only_its_lane() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_throttled_lane_goes_one_by_one_until_a_later_call_gets_through() {
+    let pauses = Pauses::default();
+    let called_before = Instant::now();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    begin(&pauses, PauseReason::Throttled, Covers::Sends, Some(10));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(pauses.gate(Lane::Sends), Gate::Open);
+    assert!(pauses.one_by_one(Lane::Sends) && !pauses.one_by_one(Lane::Results));
+    pauses.disproved(called_before, Proof::Accepted);
+    pauses.disproved(Instant::now(), Proof::LookedUp);
+    assert!(pauses.one_by_one(Lane::Sends));
+    pauses.disproved(Instant::now(), Proof::Accepted);
+    assert!(!pauses.one_by_one(Lane::Sends));
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_message_is_tried_and_a_late_success_of_before_proves_nothing() {
     let pauses = Pauses::default();
     let called_before = Instant::now();

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::life::Life;
 use super::record::{Record, SendCall, Who, base};
@@ -12,6 +12,7 @@ use super::scenario::{Letter, Scenario};
 use crate::clock::Clock;
 use crate::message::AccountName;
 use crate::provider::hubspot::{Answer, Call, Heard, Silence, Transport};
+use crate::quota::Bucket;
 use crate::sandbox::{self, Ending, Model};
 
 /// How much longer one call may be on its way than another: less than what `quota` allows for.
@@ -46,6 +47,7 @@ struct About {
     /// Of a send, its `sendId`.
     send_id: Option<String>,
     what: &'static str,
+    bucket: Bucket,
     account: AccountName,
 }
 
@@ -127,7 +129,12 @@ impl Transport for Way {
         if let Some(send_id) = &about.send_id {
             self.check_time(send_id);
         }
+        let ready = Instant::now();
         self.life.reaches_hubspot().await;
+        if ready.elapsed() > ARRIVAL_MAX {
+            let bucket = about.bucket.label();
+            *self.door.record.lock().late.entry(bucket).or_default() += 1;
+        }
         self.life.step().await;
         let send_id = about.send_id.clone();
         let heard = if self.door.is_out_of_reach() {
@@ -203,6 +210,7 @@ impl About {
             return Self {
                 send_id: Some(id.unwrap_or_default().to_owned()),
                 what: "send",
+                bucket: Bucket::Send,
                 account,
             };
         }
@@ -214,6 +222,7 @@ impl About {
         Self {
             send_id: None,
             what,
+            bucket: Bucket::Api,
             account,
         }
     }

@@ -53,6 +53,9 @@ pub(super) struct Kept {
     pub(super) heard: u64,
     /// Dead letters that a worker was told are durable.
     pub(super) buried: u64,
+    /// Calls that a stopped process or its network held back and then let go, by their bucket: no
+    /// limiter knows when they arrive.
+    pub(super) late: BTreeMap<&'static str, u64>,
     /// What is wrong already, without looking at the end.
     pub(super) wrong: Vec<String>,
 }

@@ -193,7 +193,8 @@ async fn throttling_spends_no_attempt_and_holds_the_lane() {
         .iter()
         .filter(|call| call.at < Duration::from_mins(2))
         .count();
-    assert!(early <= 8 * 13, "{early} calls while throttled");
+    // The first calls, and then one at a time.
+    assert!(early <= 8 + 13, "{early} calls while throttled");
     world.end().await;
 }
 

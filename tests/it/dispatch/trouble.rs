@@ -94,6 +94,48 @@ async fn an_outage_is_over_when_hubspot_answers_be_it_with_a_refusal() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_outage_of_sends_alone_is_tried_once_a_minute() {
+    let hubspot = Scripted::new(|id, _, at| {
+        if at < 5 * HOUR {
+            Outcome::NotSent(down())
+        } else {
+            accepted(id)
+        }
+    });
+    let world = start(hubspot, settings(), 50).await;
+    world.drained(6 * HOUR).await;
+    let calls = world.hubspot.calls();
+    let during = calls.iter().filter(|call| call.at < 5 * HOUR).count();
+    assert!(during <= 8 + 310, "{during} calls while HubSpot was down");
+    assert!(world.dead().is_empty());
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_few_requests_that_always_fail_are_no_outage_for_ever() {
+    let mut hubspot = Scripted::new(|_, _, _| Outcome::NotSent(down()));
+    hubspot.probe = Box::new(|at| {
+        if at < 5 * MINUTE {
+            Probe::Inconclusive(down())
+        } else {
+            Probe::Open(Portal::default())
+        }
+    });
+    let world = start(hubspot, settings(), 3).await;
+    tokio::time::sleep(4 * MINUTE).await;
+    assert!(world.account.pauses.outage());
+    world.drained(3 * HOUR).await;
+    let dead = world.dead();
+    assert_eq!(dead.len(), 3, "{dead:?}");
+    assert!(
+        dead.iter()
+            .all(|(_, reason)| *reason == DeadReason::Exhausted)
+    );
+    assert!(world.account.pauses.list().is_empty());
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn results_are_learnt_after_an_outage_in_which_every_send_expired() {
     let mut hubspot = Scripted::new(|id, _, at| {
         if id == "first" || at > HOUR {
