@@ -4,7 +4,7 @@
 //! publish ─┐                        ┌─> account, message, dead      (the file)
 //! settle  ─┼─> writer: one task, ───┤
 //! sweep   ─┘   one transaction      └─> hand: what is in hand       (memory)
-//!              for all that wait             ^
+//!              for all that wait             ^        and marked in PATH.lock
 //!                                            └── intake: claims the first that is not in hand
 //! ```
 //!
@@ -20,6 +20,7 @@ mod hand;
 #[doc(hidden)]
 pub mod hostile;
 mod intake;
+mod marks;
 mod schema;
 mod store;
 #[cfg(test)]
@@ -39,6 +40,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::change::Change;
 use self::hand::{Hand, row_of};
 pub use self::intake::SqliteIntake;
+use self::marks::Marks;
 use self::store::Store;
 use self::trace::Book;
 use self::writer::Writer;
@@ -83,7 +85,7 @@ struct Shared {
     hand: Arc<Hand>,
     journal: Journal,
     /// The lock on `PATH.lock`, held until this is closed or dropped.
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<Arc<File>>>,
     /// Ends the watcher.
     watcher: Mutex<Option<DropGuard>>,
 }
@@ -107,7 +109,7 @@ impl SqliteQueue {
             move || Opened::new(&path, &accounts, mode, clock)
         })
         .await?;
-        let hand = Arc::new(Hand::default());
+        let hand = Arc::new(opened.hand);
         let store = Arc::new(Mutex::new(opened.store));
         let watcher = opened.watched.map(|store| {
             let end = CancellationToken::new();
@@ -302,7 +304,8 @@ struct Opened {
     store: Store,
     /// A worker's second connection, to see what other processes commit.
     watched: Option<Store>,
-    lock: Option<File>,
+    lock: Option<Arc<File>>,
+    hand: Hand,
     fresh: bool,
 }
 
@@ -321,8 +324,10 @@ impl Opened {
         store
             .declare(accounts)
             .map_err(|error| store.fault(&error))?;
-        let mut fresh = false;
-        if mode == Mode::Worker {
+        let (mut fresh, mut hand) = (false, Hand::default());
+        if let Some(lock) = &lock {
+            let (marks, in_hand) = Marks::open(lock).map_err(|e| not_locked(path, &e))?;
+            hand = Hand::new(marks, in_hand);
             store.check_after_a_crash()?;
             let closed_at = store.begin_work().map_err(|error| store.fault(&error))?;
             fresh = closed_at.is_some_and(|at| clock::until(at, clock.now()) >= WINDOWS_OVER);
@@ -331,26 +336,38 @@ impl Opened {
             store,
             watched,
             lock,
+            hand,
             fresh,
         })
     }
 }
 
-fn lock_file(path: &Path) -> Result<File, QueueError> {
+fn lock_file(path: &Path) -> Result<Arc<File>, QueueError> {
     schema::check_folder(path)?;
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let unreachable = |error: std::io::Error| QueueError::Unreachable {
-        place: path.display().to_string(),
-        why: format!("{} cannot be locked: {error}", Path::new(&name).display()),
-    };
-    let file = File::create(&name).map_err(unreachable)?;
+    // Not cut short: what the worker before had in hand stands there, and it may still run.
+    let mut options = File::options();
+    let options = options.read(true).write(true).create(true).truncate(false);
+    let file = options.open(lock_path(path));
+    let file = file.map_err(|error| not_locked(path, &error))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Arc::new(file)),
         Err(TryLockError::WouldBlock) => Err(QueueError::Taken {
             place: path.display().to_string(),
         }),
-        Err(TryLockError::Error(error)) => Err(unreachable(error)),
+        Err(TryLockError::Error(error)) => Err(not_locked(path, &error)),
+    }
+}
+
+fn lock_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
+fn not_locked(path: &Path, error: &std::io::Error) -> QueueError {
+    QueueError::Unreachable {
+        place: path.display().to_string(),
+        why: format!("{} cannot be locked: {error}", lock_path(path).display()),
     }
 }
 

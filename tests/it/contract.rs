@@ -25,8 +25,6 @@ pub trait Backend: Sized {
     type Queue: Queue + DeadLetters;
     /// How long a message takes to reach an intake that does not receive yet.
     const ARRIVAL: Duration = Duration::ZERO;
-    /// Whether it knows, after its connection was lost, what was in hand.
-    const TELLS_REDELIVERY: bool = true;
 
     fn queue(&self) -> &Self::Queue;
     fn clock(&self) -> Clock;

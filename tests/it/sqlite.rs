@@ -146,6 +146,7 @@ async fn a_file_outlives_its_worker() {
     let mut intake = queue.open(&account(), Lane::Sends, 10).await.unwrap();
     let delivery = timeout(DEADLINE, intake.receive()).await.unwrap().unwrap();
     assert_eq!(delivery.body, "one");
+    assert!(delivery.redelivered, "a call may have been made for it");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What is in hand: in memory only, and bounded by the calls in flight.
+//! What is in hand: bounded by the calls in flight, and marked for whoever comes after a crash.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::super::{Delivery, Tag};
+use super::marks::Marks;
 
 /// An intake that there never is.
 const NOBODY: u64 = u64::MAX;
@@ -27,6 +28,7 @@ pub(super) struct Held {
     in_hand: BTreeMap<i64, u64>,
     /// Handed out before, and ready again.
     returned: BTreeSet<i64>,
+    marks: Option<Marks>,
     closed: bool,
 }
 
@@ -39,6 +41,18 @@ pub(super) struct Claim {
 }
 
 impl Hand {
+    /// After a worker that had `returned` in its hands when it ended.
+    pub(super) fn new(marks: Marks, returned: Vec<i64>) -> Self {
+        Self {
+            held: Mutex::new(Held {
+                marks: Some(marks),
+                returned: returned.into_iter().collect(),
+                ..Held::default()
+            }),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn wake(&self) {
         self.changed.send_modify(|version| *version += 1);
     }
@@ -56,14 +70,20 @@ impl Hand {
 
     /// It was settled: nothing of it is in hand.
     pub(super) fn forget(&self, number: i64) {
-        self.lock().in_hand.remove(&number);
+        let mut held = self.lock();
+        held.in_hand.remove(&number);
+        held.unmark(number);
     }
 
     /// It is ready again; `redelivered` says whether anybody may have worked on it.
     pub(super) fn give_back(&self, number: i64, redelivered: bool) {
         let mut held = self.lock();
-        if held.in_hand.remove(&number).is_some() && redelivered {
-            held.returned.insert(number);
+        if held.in_hand.remove(&number).is_some() {
+            if redelivered {
+                held.returned.insert(number);
+            } else {
+                held.unmark(number);
+            }
         }
         drop(held);
         self.wake();
@@ -96,7 +116,16 @@ impl Held {
     /// Takes it in hand, and tells whether it was there before.
     pub(super) fn take(&mut self, number: i64, intake: u64) -> bool {
         self.in_hand.insert(number, intake);
+        if let Some(marks) = &mut self.marks {
+            marks.put(number);
+        }
         self.returned.remove(&number)
+    }
+
+    fn unmark(&mut self, number: i64) {
+        if let Some(marks) = &mut self.marks {
+            marks.clear(number);
+        }
     }
 }
 

@@ -80,8 +80,6 @@ impl Sqlite {
 
 impl Backend for Sqlite {
     type Queue = SqliteQueue;
-    /// A file does not know what its last worker had in hand.
-    const TELLS_REDELIVERY: bool = false;
 
     fn queue(&self) -> &SqliteQueue {
         &self.queue

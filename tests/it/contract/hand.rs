@@ -41,7 +41,7 @@ pub async fn what_was_in_hand_is_handed_out_after_a_lost_connection<B: Backend>(
     for body in ["in hand", "in hand too"] {
         let delivery = next(&mut intake).await;
         assert_eq!(text(&delivery), body);
-        assert_eq!(delivery.redelivered, B::TELLS_REDELIVERY);
+        assert!(delivery.redelivered, "a call may have been made for it");
         complete(&backend, delivery).await;
     }
     stands(&backend, &[]).await;
