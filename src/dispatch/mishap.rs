@@ -41,7 +41,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let named = catch_unwind(AssertUnwindSafe(|| name_of(&spare)));
         let (key, email_id) = named.unwrap_or_default();
         let key = if key.is_empty() {
-            MessageId::mint().to_string()
+            MessageId::mint_at(now, &mut self.rng()).to_string()
         } else {
             key
         };

@@ -102,7 +102,7 @@ async fn an_outage_of_sends_alone_is_tried_once_a_minute() {
             accepted(id)
         }
     });
-    let world = start(hubspot, settings(), 50).await;
+    let world = start(hubspot, settings(), 20).await;
     world.drained(6 * HOUR).await;
     let calls = world.hubspot.calls();
     let during = calls.iter().filter(|call| call.at < 5 * HOUR).count();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lapin::BasicProperties;
 use tokio::time::{Instant, interval};
 
-use super::limits::{assert_no_window_exceeded, limited, longest_gap, sends};
+use super::limits::{assert_no_window_exceeded, below, limited, longest_gap, sends};
 use super::worker::Worker;
 use super::world::{World, ids, report};
 use crate::support::broker;
@@ -42,9 +42,9 @@ async fn fifty_rolling_restarts_lose_and_double_nothing_and_keep_the_pace() {
     let broker = broker::shared().await;
     let prefix = broker::prefix("rolling");
     let world = limited(World::on_broker(broker, &prefix, &SANDBOX).await)
-        // Below what the sandbox allows: fifty take-overs, on a machine that may be short of time.
-        .set("accounts.default.quota.send.limit", "90")
-        .set("accounts.default.quota.api.limit", "90")
+        // Fifty take-overs, on a machine that may be short of time.
+        .set("accounts.default.quota.send.limit", &below(90))
+        .set("accounts.default.quota.api.limit", &below(90))
         .set("accounts.default.quota.api.window", "1s")
         .set("accounts.default.results", "all");
     let ids = ids("rolling", COUNT as usize);
