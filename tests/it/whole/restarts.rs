@@ -19,7 +19,6 @@ const SENDS_BETWEEN: u64 = 60;
 const COUNT: u32 = 3_500;
 /// Of them stand there at the start.
 const BACKLOG: usize = 500;
-const SENDS_PER_MS: f64 = 0.09;
 /// It judges each call by the same windows as the worker.
 const SANDBOX: [&str; 8] = [
     "--limit",
@@ -62,7 +61,8 @@ async fn fifty_rolling_restarts_lose_and_double_nothing_and_keep_the_pace() {
     assert_eq!(stats["duplicates"], 0, "every answer was heard: {stats}");
     let sends = sends(&world.sandbox).await;
     let took = sends.last().unwrap() - sends.first().unwrap();
-    let lost = (took - f64::from(COUNT) / SENDS_PER_MS) / f64::from(RESTARTS);
+    let due = f64::from(COUNT) / below(90).parse::<f64>().unwrap() * 1_000.0;
+    let lost = (took - due) / f64::from(RESTARTS);
     let gap = longest_gap(&sends);
     report(
         "rolling restarts",
