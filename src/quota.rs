@@ -1,33 +1,43 @@
 //! Rolling windows: one [`RateLimiter`] for each account and bucket.
 //!
 //! Two instruments, each for what it can do. governor's GCRA carries the rate: it spreads calls
-//! evenly, sized so that burst + rate × window ≤ limit. It knows when calls were allowed and not
-//! when they went out, so an exact ledger of the last calls stands beside it as the hard gate.
+//! evenly, the limit over the window. It cannot express a rolling window: with any burst at all it
+//! would let more than the limit through, sized below that it wastes the burst, and it knows when
+//! calls were allowed and not when they went out. So an exact ledger stands beside it as the hard
+//! gate.
 //!
-//! The window counts at HubSpot's door, not at ours. Two calls that leave us a window apart can
-//! arrive closer together, so every window is kept [`ARRIVAL_SPREAD`] longer than HubSpot's.
+//! The window counts at HubSpot's door, not at ours, and nobody tells when a call gets there. It is
+//! no sooner than it leaves and no later than its answer is heard. So a call counts while it is in
+//! flight, and then for a window from its answer on; but where the answer takes its time, from
+//! [`spread`] after it left. That is what two calls may arrive closer together than they left.
+//! Where HubSpot refuses a call that fitted, the spread is widened for a while.
 
-use std::collections::VecDeque;
+mod day;
+mod ledger;
+
 use std::num::NonZeroU32;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use governor::clock::Clock as GovernorClock;
 use governor::middleware::NoOpMiddleware;
 use governor::state::{InMemoryState, NotKeyed};
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+pub use self::day::{Day, day_over, midnight};
+use self::ledger::Ledger;
 use crate::config::WindowConfig;
 use crate::provider::PROBE_CALLS;
 
-/// How much closer together than they left two calls may arrive.
-pub const ARRIVAL_SPREAD: Duration = Duration::from_millis(75);
-/// The share of a limit that may go out at once: one in fifty. What the burst takes, the steady
-/// rate cannot have.
+/// The most that two calls are taken to arrive closer together than they left, before HubSpot has
+/// taught otherwise.
+const SPREAD_MAX: Duration = Duration::from_millis(75);
+/// The share of a limit that may go out at once after a moment without calls: one in fifty.
 const BURST_SHARE: u32 = 50;
+
+/// How many tokens are in hand at most: one of a lane, and those of a probe.
+const IN_HAND_MAX: u32 = 1 + PROBE_CALLS;
 
 /// What a call is counted under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,17 +72,10 @@ struct Window {
     pace: Gcra,
     clock: TokioClock,
     ledger: Mutex<Ledger>,
+    /// A call has ended.
+    ended: Notify,
     /// When a predecessor made its last call, if there was one.
     predecessor: Option<Instant>,
-}
-
-/// What counts against a window.
-#[derive(Debug, Default)]
-struct Ledger {
-    /// When the last calls went out.
-    calls: VecDeque<Instant>,
-    /// Tokens that were given and neither spent nor given back.
-    in_hand: usize,
 }
 
 /// The right to make one call. It counts for as long as it is in hand, since nobody knows when the
@@ -80,6 +83,22 @@ struct Ledger {
 #[derive(Debug)]
 #[must_use]
 pub struct Token(());
+
+/// A call that goes out. It has ended when this is dropped: when its answer is heard, or nobody
+/// waits for one any more.
+#[derive(Debug)]
+#[must_use]
+pub struct Flight {
+    limiter: Arc<RateLimiter>,
+    left: Instant,
+}
+
+/// How much closer together than they left two calls may arrive, unless HubSpot teaches otherwise:
+/// what costs less than one in a hundred of the window, and at most 75 ms.
+#[must_use]
+pub fn spread(window: Duration) -> Duration {
+    (window * 3 / 400).min(SPREAD_MAX)
+}
 
 impl RateLimiter {
     #[must_use]
@@ -99,19 +118,34 @@ impl RateLimiter {
             tokio::time::sleep(not_until.wait_time_from(window.clock.now())).await;
         }
         loop {
-            match window.give(Instant::now()) {
+            let ended = window.ended.notified();
+            let wait = match window.give(Instant::now()) {
                 Ok(token) => return token,
-                Err(wait) => tokio::time::sleep(wait).await,
+                Err(wait) => wait,
+            };
+            tokio::select! {
+                biased;
+                () = ended => {}
+                () = tokio::time::sleep(wait) => {}
             }
         }
     }
 
-    /// Records that the call goes out now.
-    pub fn spend(&self, _token: Token) {
+    /// The call goes out now.
+    pub fn spend(self: &Arc<Self>, _token: Token) -> Flight {
         if let Some(window) = &self.window {
-            let mut ledger = window.lock();
-            ledger.in_hand = ledger.in_hand.saturating_sub(1);
-            ledger.calls.push_back(Instant::now());
+            window.lock().leaves();
+        }
+        Flight {
+            limiter: Arc::clone(self),
+            left: Instant::now(),
+        }
+    }
+
+    /// HubSpot refused a call for this limit.
+    pub fn refused(&self) {
+        if let Some(window) = &self.window {
+            window.lock().refused(Instant::now());
         }
     }
 
@@ -127,12 +161,25 @@ impl RateLimiter {
     #[must_use]
     pub fn used(&self) -> Option<(u32, WindowConfig)> {
         let window = self.window.as_ref()?;
-        let now = Instant::now();
-        let ledger = window.lock();
-        let calls = ledger.calls.iter();
-        let recent = calls.filter(|call| now.duration_since(**call) < window.config.window);
-        let used = recent.count() + ledger.in_hand;
+        let mut ledger = window.lock();
+        let used = ledger.calls(Instant::now()) + ledger.in_hand;
         Some((u32::try_from(used).unwrap_or(u32::MAX), window.config))
+    }
+}
+
+impl Flight {
+    /// It leaves only now: there was something to do before.
+    pub fn leaves(&mut self) {
+        self.left = Instant::now();
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if let Some(window) = &self.limiter.window {
+            window.lock().ends(self.left, Instant::now());
+            window.ended.notify_waiters();
+        }
     }
 }
 
@@ -140,47 +187,47 @@ impl Window {
     fn new(config: WindowConfig, start: Start) -> Option<Self> {
         let limit = NonZeroU32::new(config.limit)?;
         let burst = (limit.get() / BURST_SHARE).max(1);
-        let period = config.window / (limit.get() - burst).max(1);
+        let period = config.window / limit.get();
         let quota = governor::Quota::with_period(period)?.allow_burst(NonZeroU32::new(burst)?);
         let clock = TokioClock::new();
         let pace = Gcra::direct_with_clock(quota, clock.clone());
         let predecessor = (start == Start::Spent).then(|| {
             while pace.check().is_ok() {}
-            // It may have been a burst ahead of the even spread that is assumed of it, and its last
-            // calls may still be on their way, as the first of ours may overtake theirs.
-            Instant::now() + period * (burst + 1) + 2 * ARRIVAL_SPREAD
+            // It may have been ahead of the even spread that is assumed of it: by a burst, and by
+            // the tokens that were in hand. Its last calls may still be on their way, and the first
+            // of ours overtake them.
+            Instant::now() + period * (burst + IN_HAND_MAX) + 2 * SPREAD_MAX
         });
         Some(Self {
             config,
             pace,
             clock,
-            ledger: Mutex::default(),
+            ledger: Mutex::new(Ledger::new(config.window)),
+            ended: Notify::new(),
             predecessor,
         })
     }
 
-    /// How long a call counts.
+    /// How long a call of the predecessor counts.
     fn kept(&self) -> Duration {
-        self.config.window + ARRIVAL_SPREAD
+        self.config.window + SPREAD_MAX
     }
 
     /// A token when one more call fits into the ledger, or else how long until it may.
     fn give(&self, now: Instant) -> Result<Token, Duration> {
-        let kept = self.kept();
         let mut ledger = self.lock();
-        while (ledger.calls.front()).is_some_and(|call| now.duration_since(*call) >= kept) {
-            ledger.calls.pop_front();
-        }
-        let before = self.calls_before(now);
+        let (calls, before) = (ledger.calls(now), self.calls_before(now));
         let reserved = if self.reserves() { ledger.in_hand } else { 0 };
-        if ledger.calls.len() + reserved + before < self.config.limit as usize {
+        if calls + reserved + before < self.config.limit as usize {
             ledger.in_hand += 1;
             return Ok(Token(()));
         }
-        let oldest =
-            (ledger.calls.front()).map(|call| kept.saturating_sub(now.duration_since(*call)));
-        let next_before = (before > 0).then(|| kept / self.config.limit);
-        Err(oldest.into_iter().chain(next_before).min().unwrap_or(kept))
+        let next = ledger
+            .next()
+            .map(|until| until.saturating_duration_since(now));
+        let next_before = (before > 0).then(|| self.kept() / self.config.limit);
+        let wait = next.into_iter().chain(next_before).min();
+        Err(wait.unwrap_or(self.config.window))
     }
 
     /// Whether tokens in hand count. A lane may hold one for as long as nothing comes: where there is
@@ -242,69 +289,6 @@ impl GovernorClock for TokioClock {
     type Instant = Duration;
     fn now(&self) -> Duration {
         self.origin.elapsed()
-    }
-}
-
-// === the day ===
-
-/// Calls of the account's own day. In memory: after a restart HubSpot's own answer
-/// (429 `DAILY`) takes its place until the next midnight.
-#[derive(Debug)]
-pub struct Day {
-    limit: Option<u64>,
-    today: Option<Date>,
-    calls: u64,
-}
-
-impl Day {
-    #[must_use]
-    pub fn new(limit: Option<u64>) -> Self {
-        Self {
-            limit,
-            today: None,
-            calls: 0,
-        }
-    }
-
-    /// Counts one call. `Some(midnight)` when it was the last one that the day allows.
-    pub fn spend(&mut self, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-        let limit = self.limit?;
-        let date = zone.to_datetime(now).date();
-        if self.today != Some(date) {
-            self.today = Some(date);
-            self.calls = 0;
-        }
-        self.calls += 1;
-        (self.calls >= limit).then(|| midnight(now, zone))
-    }
-}
-
-/// The end of the day that `now` lies in, in the account's time zone.
-#[must_use]
-pub fn midnight(now: Timestamp, zone: &TimeZone) -> Timestamp {
-    now.to_zoned(zone.clone())
-        .checked_add(1.day())
-        .and_then(|tomorrow| tomorrow.start_of_day())
-        .map_or_else(
-            |_| crate::clock::after(now, Duration::from_hours(24)),
-            |day| day.timestamp(),
-        )
-}
-
-/// How far HubSpot's clock may be behind ours.
-const CLOCKS_APART: Duration = Duration::from_mins(5);
-/// When HubSpot is asked again whose midnight seems to come later than ours.
-const MIDNIGHT_AGAIN: Duration = Duration::from_mins(1);
-
-/// When to go on after HubSpot said at `now` that the day is spent: at midnight. Just after ours
-/// it may have meant the day before, and waiting for the next midnight would cost a whole day.
-#[must_use]
-pub fn day_over(now: Timestamp, zone: &TimeZone) -> Timestamp {
-    let before = now.checked_sub(CLOCKS_APART).unwrap_or(now);
-    if midnight(before, zone) <= now {
-        crate::clock::after(now, MIDNIGHT_AGAIN)
-    } else {
-        midnight(now, zone)
     }
 }
 

@@ -8,6 +8,7 @@ use crate::config::WindowConfig;
 use crate::message::AccountName;
 use crate::metrics::Metrics;
 use crate::pause::{Pause, Pauses};
+use crate::queue::Lane;
 use crate::quota::{Bucket, RateLimiter};
 
 /// What others may see of an account while it is dispatched.
@@ -61,6 +62,16 @@ impl Account {
     pub(super) fn owned(&self, limiters: Limiters) {
         *self.lock() = Some(limiters);
         self.owner.store(true, Ordering::Relaxed);
+    }
+
+    /// HubSpot refused a call of this lane for a rolling limit.
+    pub(super) fn refused(&self, lane: Lane) {
+        if let Some(limiters) = self.lock().as_ref() {
+            match lane {
+                Lane::Sends => limiters.send.refused(),
+                Lane::Results => limiters.api.refused(),
+            }
+        }
     }
 
     /// A term of ownership ends: so many deliveries were given back, and so many are at work.

@@ -4,9 +4,9 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
 use jiff::Timestamp;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::lane::Seat;
 use super::mishap::ours;
 use super::{Called, Dispatcher, NoCall, millis, name_of};
 use crate::clock::until;
@@ -16,6 +16,7 @@ use crate::metrics::Operation;
 use crate::outcome::{DeadReason, Disposition, Failure, Outcome, Words};
 use crate::provider::Provider;
 use crate::queue::{Delivery, Kind, Lane, Queue};
+use crate::quota::Flight;
 use crate::retry::{dead, death};
 use crate::story::{Attempt, Story};
 
@@ -137,7 +138,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     }
 
     /// One call and what follows from it.
-    pub(super) async fn attempt(&self, ready: Ready, permit: Option<OwnedSemaphorePermit>) {
+    pub(super) async fn attempt(&self, ready: Ready, mut seat: Seat) {
         let Ready {
             delivery,
             request,
@@ -146,7 +147,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let send_id = request.id.generation(story.generation);
         let called = Instant::now();
         let outcome = self
-            .guarded(self.provider.send(&request, &send_id))
+            .guarded(self.provider.send(&request, &send_id), seat.flight.take())
             .await
             .unwrap_or_else(Outcome::Unknown);
         let now = self.clock.now();
@@ -189,13 +190,21 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         self.settle(delivery, disposition, request.id.as_str(), Some(called))
             .await;
         // Held until here: what is in a worker's hands stays bounded.
-        drop(permit);
+        drop(seat.permit);
     }
 
     /// One call. A panic in it is our bug, and no reason to lose the message from sight.
-    pub(super) async fn guarded<T>(&self, call: impl Future<Output = T>) -> Result<T, Failure> {
+    pub(super) async fn guarded<T>(
+        &self,
+        call: impl Future<Output = T>,
+        mut flight: Option<Flight>,
+    ) -> Result<T, Failure> {
         self.flying(1);
+        if let Some(flight) = &mut flight {
+            flight.leaves();
+        }
         let answer = AssertUnwindSafe(call).catch_unwind().await;
+        drop(flight);
         self.flying(-1);
         answer.map_err(|_| ours())
     }

@@ -1,8 +1,8 @@
 //! One delivery of the results lane: what became of an accepted send.
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::lane::Seat;
 use super::{Called, Dispatcher, NoCall, millis, name_of, send_id_of};
 use crate::journal::Call;
 use crate::metrics::Operation;
@@ -45,7 +45,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     }
 
     /// One look-up and what follows from it.
-    pub(super) async fn follow_up(&self, ready: Ready, permit: Option<OwnedSemaphorePermit>) {
+    pub(super) async fn follow_up(&self, ready: Ready, mut seat: Seat) {
         let Ready {
             delivery,
             mut story,
@@ -53,7 +53,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         } = ready;
         let called = Instant::now();
         let look_up = self
-            .guarded(self.provider.look_up(&follow_up.status_id))
+            .guarded(
+                self.provider.look_up(&follow_up.status_id),
+                seat.flight.take(),
+            )
             .await
             .unwrap_or_else(LookUp::Failed);
         let took = called.elapsed();
@@ -109,7 +112,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         };
         self.settle(delivery, decision.disposition, &key, Some(called))
             .await;
-        drop(permit);
+        drop(seat.permit);
     }
 }
 

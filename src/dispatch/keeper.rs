@@ -60,12 +60,13 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             tokens.push(api.token().await);
         }
         // All at once, since that is how they go out: the first one may have waited for the others.
-        for token in tokens {
-            api.spend(token);
+        let flights: Vec<_> = tokens.into_iter().map(|token| api.spend(token)).collect();
+        for _ in &flights {
             self.count_call();
         }
         let called = Instant::now();
         let probe = self.provider.probe().await;
+        drop(flights);
         let now = self.clock.now();
         self.account.pauses.probed();
         let words = match &probe {

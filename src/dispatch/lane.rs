@@ -16,7 +16,7 @@ use crate::outcome::Disposition;
 use crate::pause::Gate;
 use crate::provider::Provider;
 use crate::queue::{Delivery, Intake, Lane, Lease, Queue, QueueError};
-use crate::quota::{RateLimiter, Token};
+use crate::quota::{Flight, RateLimiter, Token};
 
 /// How long prefetched messages are held through a pause. Then they go back to the queue, far
 /// ahead of the broker's 30 minutes.
@@ -40,6 +40,14 @@ struct Turn<'a, Q: Queue> {
     opened: Instant,
     permit: Option<OwnedSemaphorePermit>,
     token: Option<Token>,
+}
+
+/// What a call holds: of the calls that may be in flight, and of the window. Nothing where no call
+/// is made.
+#[derive(Default)]
+pub(super) struct Seat {
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) flight: Option<Flight>,
 }
 
 /// A delivery whose call goes out now.
@@ -183,15 +191,18 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 .examine_follow_up(delivery)
                 .map(|it| Ready::LookUp(Box::new(it))),
         }));
-        let permit = match examined {
+        let seat = match examined {
             Ok(Ok(_)) => self.spend(turn),
-            Ok(Err(_)) | Err(_) => turn.permit.take(),
+            Ok(Err(_)) | Err(_) => Seat {
+                permit: turn.permit.take(),
+                flight: None,
+            },
         };
         calls.spawn(async move {
             let work = async {
                 match examined {
-                    Ok(Ok(Ready::Send(ready))) => this.attempt(*ready, permit).await,
-                    Ok(Ok(Ready::LookUp(ready))) => this.follow_up(*ready, permit).await,
+                    Ok(Ok(Ready::Send(ready))) => this.attempt(*ready, seat).await,
+                    Ok(Ok(Ready::LookUp(ready))) => this.follow_up(*ready, seat).await,
                     Ok(Err(settled)) => {
                         let NoCall {
                             delivery,
@@ -199,7 +210,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                             id,
                         } = *settled;
                         this.settle(delivery, disposition, &id, None).await;
-                        drop(permit);
+                        drop(seat);
                     }
                     // It was told where it happened; what follows is the same.
                     Err(panic) => resume_unwind(panic),
@@ -210,13 +221,15 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     }
 
     /// Spends the token of a turn and counts the call; its permit goes with the call.
-    fn spend(&self, turn: &mut Turn<'_, Q>) -> Option<OwnedSemaphorePermit> {
-        if let Some(token) = turn.token.take() {
-            turn.limiter.spend(token);
-        }
+    fn spend(&self, turn: &mut Turn<'_, Q>) -> Seat {
+        let token = turn.token.take();
+        let flight = token.map(|token| turn.limiter.spend(token));
         self.account.pauses.spend_trial(turn.lane);
         self.count_call();
-        turn.permit.take()
+        Seat {
+            permit: turn.permit.take(),
+            flight,
+        }
     }
 }
 

@@ -125,7 +125,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 (Covers::Both, wait.map(|wait| after(now, wait)))
             }
             PauseReason::Daily => (lane.into(), Some(day_over(now, &self.zone()))),
-            PauseReason::Throttled => (lane.into(), Some(after(now, throttled_wait(failure)))),
+            PauseReason::Throttled => {
+                self.account.refused(lane);
+                (lane.into(), Some(after(now, throttled_wait(failure))))
+            }
         };
         let new = self
             .account

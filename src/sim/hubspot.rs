@@ -15,8 +15,6 @@ use crate::provider::hubspot::{Answer, Call, Heard, Silence, Transport};
 use crate::quota::Bucket;
 use crate::sandbox::{self, Ending, Model};
 
-/// How much longer one call may be on its way than another: less than what `quota` allows for.
-const ARRIVAL_MAX: Duration = Duration::from_millis(70);
 /// A call that is never answered is forgotten by the network after this time.
 const FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
 
@@ -74,7 +72,7 @@ impl Door {
 
     fn delay(&self) -> Duration {
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-        ARRIVAL_MAX.mul_f64(rng.f64())
+        self.scenario.arrival_max.mul_f64(rng.f64())
     }
 
     fn is_out_of_reach(&self) -> bool {
@@ -131,7 +129,7 @@ impl Transport for Way {
         }
         let ready = Instant::now();
         self.life.reaches_hubspot().await;
-        if ready.elapsed() > ARRIVAL_MAX {
+        if ready.elapsed() > self.door.scenario.arrival_max {
             let bucket = about.bucket.label();
             *self.door.record.lock().late.entry(bucket).or_default() += 1;
         }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 pub(super) use self::letters::Letter;
 use crate::config::{QuotaConfig, RetryConfig, WindowConfig};
+use crate::quota::spread;
 
 /// Requests of one run.
 const LETTERS: std::ops::RangeInclusive<usize> = 8..=90;
@@ -47,6 +48,8 @@ pub(super) struct Scenario {
     pub(super) letters: BTreeMap<String, Letter>,
     /// HubSpot's faults, until [`Self::calm_at`].
     pub(super) faults: String,
+    /// How much longer one call may be on its way than another: less than what `quota` allows for.
+    pub(super) arrival_max: Duration,
     /// How long HubSpot takes to answer, and to its final results.
     pub(super) latency: (Duration, Duration),
     pub(super) results_after: (Duration, Duration),
@@ -92,6 +95,11 @@ impl Scenario {
         let letters = letters::draw(&mut rng, count, accounts, span, starts_at);
         let weather = weather::draw(&mut rng, span);
         let (shocks, last) = shocks(&mut rng, span, workers);
+        let quota = QuotaConfig {
+            send: window(&mut rng),
+            api: window(&mut rng),
+            daily: some(&mut rng, 0.1, |rng| rng.u64(100..600)),
+        };
         let calm_after = weather.until.max(last).max(span) + Duration::from_secs(30);
         Self {
             seed,
@@ -99,11 +107,8 @@ impl Scenario {
             starts_at,
             accounts,
             clocks: (0..workers).map(|_| clock(&mut rng, began, span)).collect(),
-            quota: QuotaConfig {
-                send: window(&mut rng),
-                api: window(&mut rng),
-                daily: some(&mut rng, 0.1, |rng| rng.u64(100..600)),
-            },
+            arrival_max: arrival_max(&quota),
+            quota,
             retry: if rng.bool() {
                 RetryConfig::default()
             } else {
@@ -209,6 +214,12 @@ fn window(rng: &mut fastrand::Rng) -> Option<WindowConfig> {
         limit,
         window: Duration::from_secs(secs),
     })
+}
+
+fn arrival_max(quota: &QuotaConfig) -> Duration {
+    let windows = [quota.send, quota.api].into_iter().flatten();
+    let spreads = windows.map(|config| spread(config.window));
+    spreads.min().unwrap_or(Duration::from_millis(75)) * 9 / 10
 }
 
 fn some<T>(
