@@ -270,6 +270,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             last_accepted: *self.last_accepted(),
             last_sent: *self.last_sent(),
             outage: self.account.pauses.outage(),
+            handed_out_before: false,
             follow: self.follows(),
         }
     }

@@ -41,6 +41,8 @@ pub enum LookUp {
     NotSent(Failure),
     /// HubSpot's answer is final and does not say whether it was sent: never mailed again.
     Unclear(Words),
+    /// A final result that this version has never heard of: perhaps it was sent.
+    UnheardOf(Failure),
     /// The look-up itself failed; nothing was learnt of the mail.
     Failed(Failure),
 }

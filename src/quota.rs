@@ -157,12 +157,12 @@ impl RateLimiter {
         }
     }
 
-    /// Calls in the last window and tokens in hand, and the limit; `None` without a ceiling.
+    /// Calls in the last window, and the limit; `None` without a ceiling.
     #[must_use]
     pub fn used(&self) -> Option<(u32, WindowConfig)> {
         let window = self.window.as_ref()?;
         let mut ledger = window.lock();
-        let used = ledger.calls(Instant::now()) + ledger.in_hand;
+        let used = ledger.calls(Instant::now());
         Some((u32::try_from(used).unwrap_or(u32::MAX), window.config))
     }
 }
@@ -186,7 +186,8 @@ impl Drop for Flight {
 impl Window {
     fn new(config: WindowConfig, start: Start) -> Option<Self> {
         let limit = NonZeroU32::new(config.limit)?;
-        let burst = (limit.get() / BURST_SHARE).max(1);
+        // Two at the least, or each wait that ends a little late would cost the rate that much.
+        let burst = (limit.get() / BURST_SHARE).max(2).min(limit.get());
         let period = config.window / limit.get();
         let quota = governor::Quota::with_period(period)?.allow_burst(NonZeroU32::new(burst)?);
         let clock = TokioClock::new();

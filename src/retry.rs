@@ -72,6 +72,8 @@ pub struct Context {
     pub last_sent: Option<Timestamp>,
     /// The provider is down: its failures are not this message's, and spend nothing.
     pub outage: bool,
+    /// Of a look-up: another copy of the request may stand.
+    pub handed_out_before: bool,
     /// Whether the final result of this send is looked up.
     pub follow: bool,
 }
@@ -132,7 +134,8 @@ impl RetryPolicy {
         story.trying_since.get_or_insert(context.now);
         match outcome {
             Outcome::Accepted(accepted) => match accepted.status_id {
-                Some(status_id) if context.follow => {
+                // What was not sent once is never let out of sight.
+                Some(status_id) if context.follow || story.not_sent => {
                     story.follow_up = Some(FollowUp {
                         status_id,
                         accepted_at: context.now,
@@ -235,14 +238,30 @@ impl RetryPolicy {
                 story.use_next_id();
                 ResultDecision::open(again(story, context.now))
             }
+            LookUp::Unclear(words) if story.was_refused => doubtful(
+                story,
+                "HubSpot told once that it was not sent, and now only that its sendId is used",
+                "look the email up in HubSpot; if it was not sent, publish it anew under another id",
+                words,
+                context,
+            ),
             LookUp::Unclear(_) => ResultDecision::ended(FinalResult::Unknown),
+            LookUp::UnheardOf(failure) => doubtful(
+                story,
+                "HubSpot told a final result that is new to Postrider",
+                &failure.hint,
+                failure.words,
+                context,
+            ),
             LookUp::Pending => later(story, context),
             LookUp::NotSent(failure) => {
                 if let Some(follow_up) = story.follow_up.take() {
                     // HubSpot's time to tell, or ours to ask: neither is a retry of this request.
                     story.excuse(until(follow_up.accepted_at, context.now));
                 }
-                story.not_sent = true;
+                // Another copy may have called meanwhile, and been mailed.
+                story.not_sent = !context.handed_out_before;
+                story.was_refused = true;
                 match failure.class {
                     FailureClass::Permanent => ResultDecision {
                         disposition: refused(story, failure, context),
@@ -411,6 +430,28 @@ fn refused(story: Story, failure: Failure, context: &Context) -> Disposition {
         (problem, failure.hint),
         failure.words,
     )
+}
+
+/// Nobody can tell whether it was sent, and somebody has to look: it goes out under no other id.
+fn doubtful(
+    mut story: Story,
+    problem: &str,
+    hint: &str,
+    words: Words,
+    context: &Context,
+) -> ResultDecision {
+    story.follow_up = None;
+    story.may_have_mailed = true;
+    story.was_refused = true;
+    let told = match &words.send_result {
+        Some(result) => format!("{problem}: {result}"),
+        None => problem.to_owned(),
+    };
+    let told = (told, hint.to_owned());
+    ResultDecision {
+        disposition: dead(story, DeadReason::Refused, context, told, words),
+        result: Some(FinalResult::Unknown),
+    }
 }
 
 /// Asked again later; after [`RESULT_AGE_MAX`] the result is unknown.

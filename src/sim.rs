@@ -47,6 +47,9 @@ use crate::story::Story;
 const DRAIN_MAX: Duration = Duration::from_hours(24 * 20);
 /// How often it is looked whether it is.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How often a producer sends one more request that HubSpot takes, while old ones still stand: where
+/// nothing else goes out, nobody could tell an outage from eight requests that always fail.
+const FRESH_EVERY: Duration = Duration::from_hours(1);
 /// Between two tries of a producer.
 const PUBLISH_AGAIN: Duration = Duration::from_secs(2);
 
@@ -185,8 +188,9 @@ impl World {
         }
     }
 
-    async fn drain(&self, when: &str) {
+    async fn drain(self: &Arc<Self>, when: &str) {
         let deadline = Instant::now() + DRAIN_MAX;
+        let mut fresh_at = Instant::now() + FRESH_EVERY;
         while self.queue.undone() > 0 {
             let spins = self.record.is_full();
             if spins || Instant::now() >= deadline {
@@ -198,6 +202,13 @@ impl World {
                 };
                 let problem = format!("{left} still stand in the queue {when}: {why}");
                 return self.record.wrong(problem);
+            }
+            if Instant::now() >= fresh_at {
+                fresh_at += FRESH_EVERY;
+                for account in 0..self.accounts.len() {
+                    let letter = Letter::fresh(account, self.clock.now());
+                    Arc::clone(self).publish(letter).await;
+                }
             }
             sleep(LOOK_EVERY).await;
         }

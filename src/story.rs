@@ -16,6 +16,8 @@ pub const ATTEMPTS_KEPT_MAX: usize = 20;
 
 /// The outcome of an attempt whose final result is that it was not sent.
 pub const REFUSED: &str = "refused";
+/// The outcome of an attempt whose final result does not tell whether it was sent.
+pub const UNCLEAR: &str = "unclear";
 
 /// What has happened to one request so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -51,6 +53,9 @@ pub struct Story {
     pub may_have_mailed: bool,
     /// HubSpot's last word on the `sendId` in use is that it was not sent, and that may heal.
     pub not_sent: bool,
+    /// HubSpot told of the `sendId` in use that it was not sent, or what may mean that. Unlike
+    /// `not_sent` it stays, whatever was called since.
+    pub was_refused: bool,
     /// Why it is a dead letter, when it is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub death: Option<Death>,
@@ -63,7 +68,7 @@ pub struct Attempt {
     /// How long HubSpot took, in milliseconds.
     pub took_ms: u64,
     /// `accepted`, `transient`, `permanent`, `throttled`, `unknown`, `halted`; or of a look-up
-    /// `sent`, `refused`.
+    /// `sent`, `refused`, `unclear`.
     pub outcome: String,
     #[serde(default, skip_serializing_if = "Words::is_empty")]
     pub words: Words,
@@ -99,6 +104,14 @@ pub struct Death {
     pub words: Words,
 }
 
+impl Attempt {
+    /// It tells of a final result, and not of a send.
+    #[must_use]
+    pub fn is_result(&self) -> bool {
+        [REFUSED, UNCLEAR].contains(&self.outcome.as_str())
+    }
+}
+
 impl Story {
     /// Adds an attempt; of a long list the middle goes, never the first or the newest.
     pub fn record(&mut self, attempt: Attempt) {
@@ -111,7 +124,7 @@ impl Story {
     /// How many sends are among the attempts; the others are final results.
     #[must_use]
     pub fn sends(&self) -> u32 {
-        let sends = self.attempts.iter().filter(|a| a.outcome != REFUSED);
+        let sends = self.attempts.iter().filter(|a| !a.is_result());
         u32::try_from(sends.count()).unwrap_or(u32::MAX)
     }
 
@@ -135,17 +148,20 @@ impl Story {
     pub fn use_next_id(&mut self) {
         self.generation = self.generation.max(1).saturating_add(1);
         self.not_sent = false;
+        self.was_refused = false;
         self.may_have_mailed = false;
     }
 
     /// The story with which a dead letter goes out again: the schedule begins anew, and after a
-    /// final refusal the generation rises, because HubSpot has used the `sendId` up.
+    /// final refusal the generation rises, because HubSpot has used the `sendId` up. Not so where a
+    /// call under that id may have mailed it after all: no other id may go out then.
     #[must_use]
     pub fn replayed(&self) -> Self {
         let refused = self
             .death
             .as_ref()
-            .is_some_and(|death| death.reason == DeadReason::Refused);
+            .is_some_and(|death| death.reason == DeadReason::Refused)
+            && !self.may_have_mailed;
         Self {
             published_at: self.published_at,
             priority: self.priority,
@@ -156,8 +172,9 @@ impl Story {
                 self.generation
             },
             replays: self.replays.saturating_add(1),
-            may_have_mailed: self.may_have_mailed && !refused,
+            may_have_mailed: self.may_have_mailed,
             not_sent: self.not_sent && !refused,
+            was_refused: self.was_refused && !refused,
             ..Self::default()
         }
     }

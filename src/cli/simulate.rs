@@ -167,6 +167,7 @@ impl Sum {
     fn verdict(mut self) -> Result<(), Failure> {
         self.broken.sort_unstable();
         let Some(first) = self.broken.first() else {
+            output::talk("every promise held".to_owned());
             return Ok(());
         };
         let seeds: Vec<String> = self.broken.iter().map(u64::to_string).collect();

@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::journal::{Call, Entry, Gap, Record, Then};
 use crate::queue::{DeadLetter, DeadLetters, Fate, Queue, QueueError, Sight, Standing, Traces};
-use crate::story::{REFUSED, Story};
+use crate::story::Story;
 
 /// Tell what was done with one request: each attempt, what followed, the result
 ///
@@ -172,7 +172,7 @@ impl Known {
         };
         let mut number = 0;
         for attempt in &story.attempts {
-            let is_send = attempt.outcome != REFUSED;
+            let is_send = !attempt.is_result();
             number += u32::from(is_send);
             let is_told = |entry: &Entry| {
                 let call = entry.call.as_ref();
@@ -208,6 +208,27 @@ impl Known {
             Sight::Stands(standing) => Some(standing),
             Sight::Blind | Sight::Nowhere => None,
         }
+    }
+
+    /// The queue can be seen and does not hold it, though the last step that is kept left it there.
+    fn is_gone(&self) -> bool {
+        matches!(self.sight, Sight::Nowhere) && self.was_left_in_the_queue()
+    }
+
+    fn was_left_in_the_queue(&self) -> bool {
+        let last = self.entries.last().filter(|_| self.dead.is_none());
+        last.is_some_and(|last| match last.then {
+            Then::Complete | Then::Discard { .. } | Then::DeadLetter { .. } => false,
+            Then::Published { .. }
+            | Then::FollowUp { .. }
+            | Then::Retry { .. }
+            | Then::Snooze { .. }
+            | Then::Route { .. }
+            | Then::Replay { .. }
+            | Then::Release
+            | Then::NotSettled
+            | Then::Other => true,
+        })
     }
 
     fn is_nothing(&self) -> bool {

@@ -215,11 +215,17 @@ fn quota(keys: &Section<'_>) -> Result<QuotaConfig, ConfigError> {
         tier,
     )?;
     let window = |bucket: &str| -> Result<Option<WindowConfig>, ConfigError> {
-        let limit = keys.parsed(
-            &format!("quota.{bucket}.limit"),
-            "a number of calls; 0 is no ceiling",
-            burst,
-        )?;
+        // A probe makes two calls at once (`provider::PROBE_CALLS`), and beside it a look-up is to
+        // have room.
+        let (least, takes) = match bucket {
+            "api" => (3, "at least 3 calls; 0 is no ceiling"),
+            _ => (1, "a number of calls; 0 is no ceiling"),
+        };
+        let limit = keys.value(&format!("quota.{bucket}.limit"), takes, burst, |text| {
+            text.parse()
+                .ok()
+                .filter(|limit| *limit == 0 || *limit >= least)
+        })?;
         let window = keys.duration(
             &format!("quota.{bucket}.window"),
             WINDOW_DEFAULT,

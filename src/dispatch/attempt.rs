@@ -114,8 +114,15 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         }
         let expires_at = request.expires_at.filter(|at| *at <= now)?;
         let (problem, hint) = if story.may_have_mailed {
+            let is_told = (story.attempts.last()).is_some_and(|it| it.outcome == "unknown");
+            let problem = if is_told {
+                "an attempt got no answer, and its time passed before another one could tell"
+            } else {
+                "it was handed out before and came back without a word, perhaps after a call, and \
+                 its time passed before another one could tell"
+            };
             (
-                "an attempt got no answer, and its time passed before another one could tell",
+                problem,
                 "it may have been mailed; replay keeps the sendId, so it is mailed at most once",
             )
         } else {

@@ -9,8 +9,8 @@ use crate::metrics::Operation;
 use crate::outcome::{Disposition, LookUp, Words};
 use crate::provider::Provider;
 use crate::queue::{Delivery, Kind, Lane, Queue};
-use crate::retry::FinalResult;
-use crate::story::{Attempt, FollowUp, REFUSED, Story};
+use crate::retry::{Context, FinalResult, ResultDecision};
+use crate::story::{Attempt, FollowUp, REFUSED, Story, UNCLEAR};
 
 /// A follow-up whose look-up goes out now.
 pub(super) struct Ready {
@@ -65,22 +65,19 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         self.metrics
             .called(&self.account.name, Operation::LookUp, took, &words);
         self.learn_look_up(&look_up, follow_up.accepted_at, called, now);
-        let lane = match &look_up {
-            LookUp::NotSent(_) => Lane::Sends,
-            LookUp::Pending | LookUp::Sent(_) | LookUp::Unclear(_) | LookUp::Failed(_) => {
-                Lane::Results
-            }
-        };
         if !matches!(look_up, LookUp::Pending | LookUp::Failed(_)) {
             story.record(Attempt {
                 at: now,
                 took_ms: millis(took),
-                outcome: look_up.label().into(),
+                outcome: look_up.kept_as().into(),
                 words: words.clone(),
             });
         }
         let (key, email_id) = name_of(&delivery);
-        let context = self.context(now, key.clone(), email_id, lane);
+        let context = Context {
+            handed_out_before: delivery.redelivered,
+            ..self.context(now, key.clone(), email_id, look_up.goes_on_in())
+        };
         let named = (story.priority, story.generation);
         let send_id = send_id_of(&key, story.generation);
         let call = Call::new(None, send_id, took, (look_up.label(), &words));
@@ -97,13 +94,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 );
             }
         }
-        let ended_as = match decision.result {
-            Some(FinalResult::Sent) => Some(Kind::Sent),
-            Some(FinalResult::Unknown) => Some(Kind::Unknown),
-            // A refusal is a dead letter: `settle` sees it.
-            Some(FinalResult::Refused) | None => None,
-        };
-        let news = ended_as.map(|kind| self.news(kind, &context, named, words));
+        let news = ended_as(&decision).map(|kind| self.news(kind, &context, named, words));
         let called = Called {
             call,
             at: now,
@@ -116,14 +107,44 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     }
 }
 
+/// What is announced of it beside a dead letter, which `settle` announces.
+fn ended_as(decision: &ResultDecision) -> Option<Kind> {
+    match decision.result? {
+        _ if matches!(decision.disposition, Disposition::DeadLetter { .. }) => None,
+        FinalResult::Sent => Some(Kind::Sent),
+        FinalResult::Unknown => Some(Kind::Unknown),
+        FinalResult::Refused => None,
+    }
+}
+
 impl LookUp {
-    /// The word for it in a story.
+    /// The lane whose pauses a request waits for that goes on after it.
+    fn goes_on_in(&self) -> Lane {
+        match self {
+            Self::NotSent(_) => Lane::Sends,
+            Self::Pending
+            | Self::Sent(_)
+            | Self::Unclear(_)
+            | Self::UnheardOf(_)
+            | Self::Failed(_) => Lane::Results,
+        }
+    }
+
+    /// The word for it among the attempts, where `unknown` is a send without an answer.
+    fn kept_as(&self) -> &'static str {
+        match self {
+            Self::Unclear(_) | Self::UnheardOf(_) => UNCLEAR,
+            Self::Pending | Self::Sent(_) | Self::NotSent(_) | Self::Failed(_) => self.label(),
+        }
+    }
+
+    /// The word for it in the journal.
     fn label(&self) -> &'static str {
         match self {
             Self::Pending => "pending",
             Self::Sent(_) => "sent",
             Self::NotSent(_) => REFUSED,
-            Self::Unclear(_) => "unknown",
+            Self::Unclear(_) | Self::UnheardOf(_) => "unknown",
             Self::Failed(_) => "not told",
         }
     }
@@ -135,7 +156,9 @@ impl LookUp {
                 ..Words::default()
             },
             Self::Sent(words) | Self::Unclear(words) => words.clone(),
-            Self::NotSent(failure) | Self::Failed(failure) => failure.words.clone(),
+            Self::NotSent(failure) | Self::UnheardOf(failure) | Self::Failed(failure) => {
+                failure.words.clone()
+            }
         }
     }
 }

@@ -50,11 +50,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                     self.ended(&over, "a few requests alone fail: it is their own trouble");
                 }
             }
-        } else {
-            self.storm().answered();
         }
         // A limit or a refused token may be told by a gateway, in front of a HubSpot that is down.
         if matches!(outcome, Outcome::NotSent(_)) && failure.scope == Scope::Message {
+            self.storm().answered();
             self.proven(Proof::Answered, called, "HubSpot answers again");
         }
         self.heed(failure, Lane::Sends, now);
@@ -72,7 +71,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             LookUp::Failed(failure) => return self.heed(failure, Lane::Results, now),
             // A final result that tells of the account's trouble holds back sends, not look-ups.
             LookUp::NotSent(failure) => Some(failure),
-            LookUp::Pending | LookUp::Sent(_) | LookUp::Unclear(_) => None,
+            LookUp::Pending | LookUp::Sent(_) | LookUp::Unclear(_) | LookUp::UnheardOf(_) => None,
         };
         self.account.pauses.keep_looking_up(called);
         self.proven(Proof::LookedUp, called, "HubSpot tells results again");

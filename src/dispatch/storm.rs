@@ -15,10 +15,23 @@ const SUSPECT: u32 = 3;
 const FEW: u32 = 32;
 
 /// Failures of the provider since it last answered by itself, or since they were last weighed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Storm {
     failures: u32,
     requests: BTreeSet<MessageId>,
+    /// [`FEW`], and twice as many each time that the outage turned out to be one all the same: the
+    /// most urgent request may be the one that is tried each time.
+    few: u32,
+}
+
+impl Default for Storm {
+    fn default() -> Self {
+        Self {
+            failures: 0,
+            requests: BTreeSet::new(),
+            few: FEW,
+        }
+    }
 }
 
 /// What the failures so far amount to.
@@ -42,15 +55,19 @@ impl Storm {
         }
         let weather = if self.requests.len() >= CERTAIN {
             Weather::Outage
-        } else if outage && self.failures >= FEW {
+        } else if outage && self.failures >= self.few {
             Weather::Few
         } else if self.is_suspect() {
             Weather::Suspect
         } else {
             Weather::Calm
         };
+        if weather == Weather::Few {
+            self.few = self.few.saturating_mul(2);
+        }
         if matches!(weather, Weather::Outage | Weather::Few) {
-            self.answered();
+            self.failures = 0;
+            self.requests.clear();
         }
         weather
     }
@@ -62,8 +79,7 @@ impl Storm {
 
     /// Notes an answer that HubSpot gave by itself, be it a refusal: what was before counts no more.
     pub(super) fn answered(&mut self) {
-        self.failures = 0;
-        self.requests.clear();
+        *self = Self::default();
     }
 }
 
@@ -107,7 +123,12 @@ mod tests {
                 .collect()
         };
         let few = weathers(CERTAIN - 1);
-        assert_eq!(few.iter().position(|it| *it == Weather::Few), Some(31));
+        let faded = few
+            .iter()
+            .enumerate()
+            .filter(|(_, it)| **it == Weather::Few);
+        let faded: Vec<_> = faded.map(|(n, _)| n).collect();
+        assert_eq!(faded, [31, 95], "and less readily each time");
         assert!(!few.contains(&Weather::Outage));
         let many = weathers(CERTAIN);
         assert!(many.contains(&Weather::Outage));

@@ -404,7 +404,7 @@ impl MemoryIntake {
 
 impl Drop for MemoryIntake {
     fn drop(&mut self) {
-        self.queue.broker.lock().consumers.remove(&self.number);
+        self.queue.broker.lock().cancel(self.number);
     }
 }
 

@@ -40,7 +40,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::change::Change;
 use self::hand::{Hand, row_of};
 pub use self::intake::SqliteIntake;
-use self::marks::Marks;
+use self::marks::{InHand, Marks};
 use self::store::Store;
 use self::trace::Book;
 use self::writer::Writer;
@@ -326,10 +326,18 @@ impl Opened {
             .map_err(|error| store.fault(&error))?;
         let (mut fresh, mut hand) = (false, Hand::default());
         if let Some(lock) = &lock {
-            let (marks, in_hand) = Marks::open(lock).map_err(|e| not_locked(path, &e))?;
-            hand = Hand::new(marks, in_hand);
             store.check_after_a_crash()?;
             let closed_at = store.begin_work().map_err(|error| store.fault(&error))?;
+            let (marks, in_hand) = Marks::open(lock).map_err(|e| not_locked(path, &e))?;
+            hand = match in_hand {
+                InHand::These(rows) => Hand::new(marks, rows, 0),
+                // It gave everything back before it ended in order.
+                InHand::NobodyKnows if closed_at.is_some() => Hand::new(marks, Vec::new(), 0),
+                InHand::NobodyKnows => {
+                    let last = store.last_message().map_err(|error| store.fault(&error))?;
+                    Hand::new(marks, Vec::new(), last)
+                }
+            };
             fresh = closed_at.is_some_and(|at| clock::until(at, clock.now()) >= WINDOWS_OVER);
         }
         Ok(Self {

@@ -21,6 +21,7 @@ pub(super) struct Ledger {
     ended: BinaryHeap<Reverse<Instant>>,
     /// The spread that refusals taught, and when.
     learnt: Option<(Duration, Instant)>,
+    began: Instant,
 }
 
 impl Ledger {
@@ -31,6 +32,7 @@ impl Ledger {
             in_flight: 0,
             ended: BinaryHeap::new(),
             learnt: None,
+            began: Instant::now(),
         }
     }
 
@@ -68,7 +70,13 @@ impl Ledger {
 
     /// How much closer together than they left two calls may arrive.
     pub(super) fn spread(&self, now: Instant) -> Duration {
-        let least = super::spread(self.window);
+        // The first calls open their connections, and the later ones find them open.
+        let first = now.saturating_duration_since(self.began) < self.window;
+        let least = if first {
+            super::SPREAD_MAX
+        } else {
+            super::spread(self.window)
+        };
         match self.learnt {
             Some((learnt, at)) if now.saturating_duration_since(at) < LEARNT_FOR => {
                 learnt.max(least)

@@ -72,6 +72,7 @@ fn context(rng: &mut fastrand::Rng) -> Context {
         last_accepted: rng.bool().then_some(now),
         last_sent: rng.bool().then_some(now),
         outage: rng.bool(),
+        handed_out_before: rng.bool(),
         follow: rng.bool(),
     }
 }

@@ -15,6 +15,7 @@ fn context() -> Context {
         last_accepted: None,
         last_sent: None,
         outage: false,
+        handed_out_before: false,
         follow: true,
     }
 }
@@ -286,6 +287,65 @@ fn an_id_that_is_used_up_by_what_was_not_sent_is_followed_by_the_next_one() {
     let (_, story) = waits(decide(Outcome::Unknown(unanswered), refused));
     assert!(!story.not_sent && story.may_have_mailed);
     assert_eq!(look(unclear(), story).result, Some(FinalResult::Unknown));
+}
+
+#[test]
+fn where_it_was_refused_once_and_nobody_can_tell_any_more_somebody_has_to_look() {
+    let words = Words {
+        send_result: Some("IDEMPOTENT_FAIL".into()),
+        ..Words::default()
+    };
+    let story = Story {
+        was_refused: true,
+        ..followed(0, 0)
+    };
+    let unheard_of = LookUp::UnheardOf(failure(FailureClass::Permanent, Scope::Message));
+    for (look_up, story) in [
+        (LookUp::Unclear(words), story),
+        (unheard_of, followed(0, 0)),
+    ] {
+        let decision = look(look_up, story);
+        assert_eq!(decision.result, Some(FinalResult::Unknown));
+        let Disposition::DeadLetter { story } = decision.disposition else {
+            panic!("gone");
+        };
+        assert!(story.may_have_mailed);
+        assert_eq!(story.replayed().generation, story.generation, "no other id");
+    }
+}
+
+#[test]
+fn another_copy_may_have_called_meanwhile() {
+    let copied = Context {
+        handed_out_before: true,
+        ..context()
+    };
+    let mut rng = fastrand::Rng::with_seed(1);
+    let throttled = LookUp::NotSent(failure(FailureClass::Transient, Scope::Message));
+    let decision = policy().after_look_up(throttled, followed(0, 0), &copied, &mut rng);
+    assert!(!waits(decision.disposition).1.not_sent);
+}
+
+#[test]
+fn what_was_not_sent_is_followed_whatever_the_share() {
+    let blind = Context {
+        follow: false,
+        ..context()
+    };
+    let accepted = || {
+        Outcome::Accepted(Accepted {
+            status_id: Some("s".into()),
+            words: Words::default(),
+        })
+    };
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut after = |story| policy().after_send(accepted(), story, &blind, &mut rng);
+    let refused = Story {
+        not_sent: true,
+        ..Story::default()
+    };
+    assert!(matches!(after(refused), Disposition::FollowUp { .. }));
+    assert_eq!(after(Story::default()), Disposition::Complete);
 }
 
 #[test]

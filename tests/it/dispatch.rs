@@ -1,6 +1,7 @@
 //! The dispatcher on the paused clock: the memory queue on one side, a scripted HubSpot on the
 //! other. Each test is one story.
 
+mod doubt;
 mod journal;
 mod overheard;
 mod trouble;

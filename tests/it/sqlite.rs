@@ -150,6 +150,26 @@ async fn a_file_outlives_its_worker() {
 }
 
 #[tokio::test]
+async fn where_nobody_knows_what_was_in_hand_all_of_it_may_have_been() {
+    let file = File::new();
+    let queue = file.open(Mode::Worker).await.unwrap();
+    queue.publish(parcel("one")).await.unwrap();
+    drop(queue);
+    std::fs::remove_file(file.folder.path().join("queue.db.lock")).unwrap();
+
+    let queue = file.open(Mode::Worker).await.unwrap();
+    queue.publish(parcel("two")).await.unwrap();
+    let mut intake = queue.open(&account(), Lane::Sends, 10).await.unwrap();
+    for (body, redelivered) in [("one", true), ("two", false)] {
+        let delivery = timeout(DEADLINE, intake.receive()).await.unwrap().unwrap();
+        assert_eq!(
+            (&delivery.body[..], delivery.redelivered),
+            (body.as_bytes(), redelivered)
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_settle_that_nobody_waits_for_is_made_all_the_same() {
     let file = File::new();
     let queue = file.open(Mode::Worker).await.unwrap();

@@ -106,9 +106,7 @@ pub(super) fn whole(letter: &DeadLetter, output: &mut Output) -> io::Result<()> 
     if letter.story.may_have_mailed {
         field(
             "take care",
-            Some(
-                "one attempt had no answer: it may have been mailed; a replay asks under the same sendId",
-            ),
+            Some("it may have been mailed; a replay asks under the same sendId"),
             output,
         )?;
     }

@@ -32,6 +32,11 @@ impl Place {
             return Self::standing(standing, now);
         }
         match known.entries.last() {
+            Some(_) if known.is_gone() => Self::open(
+                "not known",
+                "it stands in the queue no more, and no step tells what took it out: a worker that is \
+                 killed keeps none of its last moment",
+            ),
             Some(last) => Self::after(last, now),
             None => Self::open("not known", "nothing tells where it is"),
         }
@@ -48,7 +53,7 @@ impl Place {
             (Lane::Sends, Some(due)) => {
                 Self::open("waiting", format!("in the queue until {}", tell::time(due)))
             }
-            (Lane::Sends, None) => Self::open("queued", "in the queue, and it may go out now"),
+            (Lane::Sends, None) => Self::open("queued", "in the queue, or in a worker's hands"),
         }
     }
 

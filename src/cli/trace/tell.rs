@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use super::{Known, Place};
 use crate::cli::output::{Mood, Output, count};
 use crate::journal::{Call, Entry, Then};
+use crate::queue::Sight;
 
 /// From the head to what is not known.
 pub(super) fn all(known: &Known, place: &Place, output: &mut Output) -> io::Result<()> {
@@ -59,6 +60,11 @@ pub(super) fn not_known(known: &Known) -> Vec<String> {
             time(gap.since),
             time(gap.until)
         ));
+    }
+    if known.is_gone() {
+        lacks.push("what took it out of the queue".into());
+    } else if matches!(known.sight, Sight::Blind) && known.was_left_in_the_queue() {
+        lacks.push("whether it still stands in the queue, which RabbitMQ shows nobody".into());
     }
     let missing = missing(known);
     if !missing.is_empty() {

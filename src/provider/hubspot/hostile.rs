@@ -132,7 +132,7 @@ pub fn answer(status: u16, retry_after: &[u8], correlation_id: &[u8], body: &[u8
             assert!(words.send_result.is_some());
             are_bounded(&words);
         }
-        LookUp::NotSent(failure) => {
+        LookUp::NotSent(failure) | LookUp::UnheardOf(failure) => {
             assert!((200..300).contains(&status));
             are_bounded(&failure.words);
         }

@@ -24,6 +24,8 @@ enum Meaning {
     OverLimit,
     /// HubSpot has stopped the account: nothing that it sends gets out.
     Stopped,
+    /// Not among those that this version knows.
+    UnheardOf,
 }
 
 use Meaning::{Later, OverLimit, Queued, Refused, Sent, Stopped, Unclear};
@@ -121,6 +123,13 @@ pub(super) fn settled(status: Option<&str>, words: Words) -> LookUp {
         Unclear => LookUp::Unclear(words),
         Later => not_sent(FailureClass::Transient, Scope::Message, None, words, hint),
         Refused => refused(words, hint),
+        Meaning::UnheardOf => LookUp::UnheardOf(failure(
+            FailureClass::Permanent,
+            Scope::Message,
+            None,
+            words,
+            hint,
+        )),
         OverLimit => halted(PauseReason::Daily, words, hint),
         Stopped => halted(PauseReason::Portal, words, hint),
     }
@@ -131,7 +140,7 @@ fn look_up(result: &str) -> (Meaning, &'static str) {
     RESULTS
         .iter()
         .find(|(name, ..)| *name == result)
-        .map_or((Refused, UNHEARD_OF), |(_, meaning, hint)| {
+        .map_or((Meaning::UnheardOf, UNHEARD_OF), |(_, meaning, hint)| {
             (*meaning, *hint)
         })
 }
@@ -157,14 +166,24 @@ fn not_sent(
     words: Words,
     hint: &str,
 ) -> LookUp {
-    LookUp::NotSent(Failure {
+    LookUp::NotSent(failure(class, scope, pause, words, hint))
+}
+
+fn failure(
+    class: FailureClass,
+    scope: Scope,
+    pause: Option<PauseReason>,
+    words: Words,
+    hint: &str,
+) -> Failure {
+    Failure {
         class,
         scope,
         pause,
         retry_after: None::<Duration>,
         words,
         hint: hint.to_owned(),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -185,6 +204,7 @@ mod tests {
             LookUp::Pending => "pending".into(),
             LookUp::Sent(_) => "sent".into(),
             LookUp::Unclear(_) => "unclear".into(),
+            LookUp::UnheardOf(_) => "unheard of".into(),
             LookUp::NotSent(failure) => match failure.pause {
                 None => failure.class.label().into(),
                 Some(pause) => format!("{} {}", failure.class.label(), pause.label()),
@@ -232,8 +252,8 @@ mod tests {
             ("PORTAL_SUSPENDED", "halted portal"),
             ("UNCONFIGURED_SENDING_DOMAIN", "halted portal"),
             ("CANCELLED_ABUSE", "halted portal"),
-            ("A_RESULT_OF_2027", "permanent"),
-            ("sent", "permanent"),
+            ("A_RESULT_OF_2027", "unheard of"),
+            ("sent", "unheard of"),
         ] {
             assert_eq!(
                 told(&settle("COMPLETE", Some(result))),
@@ -255,6 +275,7 @@ mod tests {
                 Refused => "permanent",
                 OverLimit => "halted daily",
                 Stopped => "halted portal",
+                Meaning::UnheardOf => "unheard of",
             };
             assert_eq!(told(&look_up), expected, "{name}");
             if let LookUp::NotSent(failure) = look_up {
@@ -288,8 +309,8 @@ mod tests {
 
     #[test]
     fn an_unheard_of_result_is_never_sent_again_by_itself() {
-        let LookUp::NotSent(failure) = settle("COMPLETE", Some("A_RESULT_OF_2027")) else {
-            panic!("it was not sent");
+        let LookUp::UnheardOf(failure) = settle("COMPLETE", Some("A_RESULT_OF_2027")) else {
+            panic!("nobody knows it");
         };
         assert_eq!(failure.class, FailureClass::Permanent);
         assert_eq!(failure.hint, UNHEARD_OF);

@@ -176,7 +176,7 @@ impl State {
     }
 
     /// All that a lost connection had in hand is given back in the order in which it came, and the
-    /// leases it held are lost. What it had prefetched counts as handed out before.
+    /// leases it held are lost.
     pub(super) fn lose(&mut self, connection: u64) {
         let held = std::mem::take(&mut self.in_hand);
         for (tag, message) in held {
@@ -186,24 +186,32 @@ impl State {
                 self.in_hand.insert(tag, message);
             }
         }
-        self.consumers.retain(|_, consumer| {
-            if consumer.connection != connection {
-                return true;
-            }
-            for priority in [None].into_iter().chain(Priority::ALL.map(Some)) {
-                let prefetched = self.ready.iter_mut().filter(|(seat, _)| {
-                    seat.account == consumer.account
-                        && seat.lane == consumer.lane
-                        && seat.priority == priority
-                });
-                for (_, message) in prefetched.take(consumer.prefetch.into()) {
-                    message.redelivered = true;
-                }
-            }
-            false
-        });
+        let lost = self.consumers.iter();
+        let lost = lost.filter(|(_, consumer)| consumer.connection == connection);
+        let lost: Vec<u64> = lost.map(|(intake, _)| *intake).collect();
+        for intake in lost {
+            self.cancel(intake);
+        }
         for line in self.lines.values_mut() {
             line.lose(connection);
+        }
+    }
+
+    /// Nothing more comes to an intake. What it had prefetched counts as handed out before, though
+    /// nobody has seen it: so RabbitMQ has it, 3.10 and 4.0 alike.
+    pub(super) fn cancel(&mut self, intake: u64) {
+        let Some(consumer) = self.consumers.remove(&intake) else {
+            return;
+        };
+        for priority in [None].into_iter().chain(Priority::ALL.map(Some)) {
+            let prefetched = self.ready.iter_mut().filter(|(seat, _)| {
+                seat.account == consumer.account
+                    && seat.lane == consumer.lane
+                    && seat.priority == priority
+            });
+            for (_, message) in prefetched.take(consumer.prefetch.into()) {
+                message.redelivered = true;
+            }
         }
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Held {
     in_hand: BTreeMap<i64, u64>,
     /// Handed out before, and ready again.
     returned: BTreeSet<i64>,
+    /// Up to this row nobody knows what was in hand when the worker before ended.
+    doubtful: i64,
     marks: Option<Marks>,
     closed: bool,
 }
@@ -41,12 +43,14 @@ pub(super) struct Claim {
 }
 
 impl Hand {
-    /// After a worker that had `returned` in its hands when it ended.
-    pub(super) fn new(marks: Marks, returned: Vec<i64>) -> Self {
+    /// After a worker that had `returned` in its hands when it ended, and perhaps any row up to
+    /// `doubtful`.
+    pub(super) fn new(marks: Marks, returned: Vec<i64>, doubtful: i64) -> Self {
         Self {
             held: Mutex::new(Held {
                 marks: Some(marks),
                 returned: returned.into_iter().collect(),
+                doubtful,
                 ..Held::default()
             }),
             ..Self::default()
@@ -119,7 +123,7 @@ impl Held {
         if let Some(marks) = &mut self.marks {
             marks.put(number);
         }
-        self.returned.remove(&number)
+        self.returned.remove(&number) || number <= self.doubtful
     }
 
     fn unmark(&mut self, number: i64) {

@@ -2,8 +2,9 @@
 //!
 //! A row stays in the file until it is settled, so a crash loses nothing; but whoever gets it next
 //! must know that a call for it may have been made. The numbers stand in `PATH.lock`, eight bytes
-//! each, written without a flush: they outlive the process and not the machine. A mark that stays
-//! too long does no harm, since it only says *may*.
+//! each, behind a name for the time since the machine was started: written without a flush, they
+//! outlive the process and not the machine. Where the name is another one, or the file was removed,
+//! nobody knows what was in hand. A mark that stays too long does no harm, since it only says *may*.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -25,9 +26,16 @@ pub(super) struct Marks {
     is_kept: bool,
 }
 
+/// What a worker before had in hand when it ended.
+#[derive(Debug, PartialEq)]
+pub(super) enum InHand {
+    These(Vec<i64>),
+    NobodyKnows,
+}
+
 impl Marks {
-    /// The marks in a file, and the rows that a worker before had in hand when it ended.
-    pub(super) fn open(file: &Arc<File>) -> std::io::Result<(Self, Vec<i64>)> {
+    /// The marks in a file, and what they say of the worker before.
+    pub(super) fn open(file: &Arc<File>) -> std::io::Result<(Self, InHand)> {
         let mut bytes = Vec::new();
         let mut from = &**file;
         from.by_ref()
@@ -35,8 +43,10 @@ impl Marks {
             .read_to_end(&mut bytes)?;
         let (marks, _) = bytes.as_chunks();
         let mut marks: Vec<i64> = marks.iter().map(|mark| i64::from_le_bytes(*mark)).collect();
+        let is_known = marks.first() == Some(&since_boot());
         marks.retain(|number| *number > 0);
         file.set_len(0)?;
+        file.write_all_at(&since_boot().to_le_bytes(), 0)?;
         let mut this = Self {
             file: Arc::downgrade(file),
             places: BTreeMap::new(),
@@ -46,7 +56,12 @@ impl Marks {
         for number in &marks {
             this.put(*number);
         }
-        Ok((this, marks))
+        let in_hand = if is_known {
+            InHand::These(marks)
+        } else {
+            InHand::NobodyKnows
+        };
+        Ok((this, in_hand))
     }
 
     pub(super) fn put(&mut self, number: i64) {
@@ -72,7 +87,7 @@ impl Marks {
             return;
         };
         let mark = number.to_le_bytes();
-        let written = file.write_all_at(&mark, place * MARK_BYTES);
+        let written = file.write_all_at(&mark, (1 + place) * MARK_BYTES);
         if let Err(error) = &written
             && self.is_kept
         {
@@ -83,6 +98,17 @@ impl Marks {
         }
         self.is_kept = written.is_ok();
     }
+}
+
+/// Names the time since the machine was started; no row has such a number.
+fn since_boot() -> i64 {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = id
+        .chars()
+        .filter(char::is_ascii_hexdigit)
+        .take(15)
+        .collect();
+    -1 - i64::from_str_radix(&digits, 16).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -101,7 +127,7 @@ mod tests {
             (file, marks, found)
         };
         let (_file, mut marks, found) = open();
-        assert!(found.is_empty());
+        assert_eq!(found, InHand::NobodyKnows, "there was no file");
         for number in 1..=600 {
             marks.put(number);
         }
@@ -110,14 +136,17 @@ mod tests {
         }
         marks.put(700);
         marks.put(700);
-        let (_file, mut marks, mut found) = open();
+        let (_file, mut marks, found) = open();
+        let InHand::These(mut found) = found else {
+            panic!("the machine was not started anew");
+        };
         found.sort_unstable();
         assert_eq!(found, [100, 200, 300, 400, 500, 600, 700]);
         for number in found {
             marks.clear(number);
         }
         let (_file, _marks, found) = open();
-        assert!(found.is_empty());
+        assert_eq!(found, InHand::These(Vec::new()));
     }
 
     #[test]
@@ -127,6 +156,10 @@ mod tests {
         std::fs::write(&path, [b"\xff".as_slice(), &[0; 7], &[7; 5]].concat()).unwrap();
         let file = File::options().read(true).write(true).open(&path).unwrap();
         let (_marks, found) = Marks::open(&Arc::new(file)).unwrap();
-        assert_eq!(found, [255]);
+        assert_eq!(
+            found,
+            InHand::NobodyKnows,
+            "another machine's, or another start's"
+        );
     }
 }

@@ -118,6 +118,12 @@ impl Store {
         Ok(closed_at.map(of_millis))
     }
 
+    /// The number of the newest message that there was.
+    pub(super) fn last_message(&self) -> rusqlite::Result<i64> {
+        let last = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'message'";
+        self.connection.query_row(last, [], |row| row.get(0))
+    }
+
     /// Makes all changes in one transaction, and tells of each whether it was made.
     pub(super) fn make(
         &mut self,

@@ -48,6 +48,35 @@ pub(in crate::sim) struct Letter {
     pub(in crate::sim) seed: u64,
 }
 
+/// What the ids of requests begin with that were not drawn.
+const FRESH: &str = "fresh-";
+
+impl Letter {
+    /// A request with nothing wrong about it, published after all was calm.
+    pub(in crate::sim) fn fresh(account: usize, now: Timestamp) -> Self {
+        let id = format!("{FRESH}{account}-{}", now.as_second());
+        Self {
+            body: format!(
+                r#"{{"emailId":7,"message":{{"to":"ada@example.com","sendId":"{id}"}}}}"#
+            ),
+            id,
+            at: Duration::ZERO,
+            again_after: None,
+            account,
+            priority: Priority::Normal,
+            message_id: None,
+            send_at: None,
+            expires_at: None,
+            flaw: None,
+            seed: 0,
+        }
+    }
+
+    pub(in crate::sim) fn is_fresh(id: &str) -> bool {
+        id.starts_with(FRESH)
+    }
+}
+
 /// Why a request is one that no attempt is ever made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sim) enum Flaw {

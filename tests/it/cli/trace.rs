@@ -94,6 +94,19 @@ fn a_story_is_told_from_the_first_attempt_to_the_result() {
 }
 
 #[test]
+fn what_a_killed_worker_could_not_keep_is_told_as_not_known() {
+    let shop = Shop::new();
+    shop.note(unknown_resolved_sent().into_iter().take(3));
+    let told = shop.run(&["trace", "order-1", "--json"]);
+    let last = told.lines().last().unwrap();
+    assert!(last.contains(r#""state":"not known""#), "{last}");
+    assert!(
+        last.contains(r#"["what took it out of the queue"]"#),
+        "{last}"
+    );
+}
+
+#[test]
 fn a_replay_goes_on_under_the_next_send_id_in_the_same_story() {
     let shop = Shop::new();
     let dead = Then::DeadLetter {
@@ -177,7 +190,7 @@ fn a_request_that_waits_is_found_in_the_queue() {
     insta::assert_snapshot!(shop.run(&["trace", "order-1", "--json"]), @r#"
     exit 0
     --- stdout
-    {"id":"order-1","state":"queued","told":"in the queue, and it may go out now","not_known":["no trace is kept here yet"]}
+    {"id":"order-1","state":"queued","told":"in the queue, or in a worker's hands","not_known":["no trace is kept here yet"]}
     "#);
 }
 

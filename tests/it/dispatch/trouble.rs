@@ -1,10 +1,12 @@
 //! Trouble that tempts a pause to last for ever, or a lane to spin.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use postrider::config::{QuotaConfig, WindowConfig};
 use postrider::dispatch::Settings;
+use postrider::message::Priority;
 use postrider::outcome::{
     DeadReason, Failure, FailureClass, LookUp, Outcome, PauseReason, Scope, Words,
 };
@@ -112,6 +114,42 @@ async fn an_outage_of_sends_alone_is_tried_once_a_minute() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_outage_is_one_also_where_a_single_urgent_request_is_tried_again_and_again() {
+    let hubspot = Scripted::new(|id, _, at| {
+        if at < 12 * HOUR {
+            Outcome::NotSent(down())
+        } else {
+            accepted(id)
+        }
+    });
+    let world = start(hubspot, settings(), 300).await;
+    let mut urgent = parcel("urgent", "");
+    urgent.priority = Priority::High;
+    world.queue.publish(urgent).await.unwrap();
+    world.drained(20 * HOUR).await;
+    assert!(world.dead().is_empty(), "{:?}", world.dead());
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_is_told_now_and_then_hides_no_outage() {
+    let number = AtomicUsize::new(0);
+    let hubspot = Scripted::new(move |id, _, at| {
+        if at >= 6 * HOUR {
+            accepted(id)
+        } else if number.fetch_add(1, Ordering::Relaxed) % 6 == 5 {
+            Outcome::NotSent(failure(FailureClass::Throttled, Scope::Account, None))
+        } else {
+            Outcome::NotSent(down())
+        }
+    });
+    let world = start(hubspot, settings(), 200).await;
+    world.drained(40 * HOUR).await;
+    assert!(world.dead().is_empty(), "{:?}", world.dead());
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_few_requests_that_always_fail_are_no_outage_for_ever() {
     let mut hubspot = Scripted::new(|_, _, _| Outcome::NotSent(down()));
     hubspot.probe = Box::new(|at| {
@@ -206,11 +244,11 @@ async fn a_clock_ahead_of_hubspots_does_not_cost_a_day() {
 
 #[tokio::test(start_paused = true)]
 async fn probes_keep_to_the_day() {
-    let probes = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let probes = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&probes);
     let mut hubspot = Scripted::new(|_, _, _| Outcome::NotSent(halted(PauseReason::Forbidden)));
     hubspot.probe = Box::new(move |_| {
-        seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        seen.fetch_add(1, Ordering::Relaxed);
         Probe::Shut(halted(PauseReason::Forbidden))
     });
     let daily = Settings {
@@ -223,7 +261,7 @@ async fn probes_keep_to_the_day() {
     };
     let world = start(hubspot, daily, 10).await;
     tokio::time::sleep(11 * HOUR).await;
-    let calls = world.hubspot.calls().len() + 2 * probes.load(std::sync::atomic::Ordering::Relaxed);
+    let calls = world.hubspot.calls().len() + 2 * probes.load(Ordering::Relaxed);
     assert!(calls <= 30, "{calls} calls in a day of 30");
     world.end().await;
 }

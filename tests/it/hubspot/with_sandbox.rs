@@ -38,6 +38,7 @@ async fn result_of(hubspot: &HubSpot, status_id: &str) -> LookUp {
                 settled @ (LookUp::Sent(_)
                 | LookUp::NotSent(_)
                 | LookUp::Unclear(_)
+                | LookUp::UnheardOf(_)
                 | LookUp::Failed(_)) => return settled,
             }
         }
@@ -66,7 +67,7 @@ async fn every_result_comes_through_in_hubspots_words() {
         let status_id = accepted(&hubspot, result, result).await;
         let words = match result_of(&hubspot, &status_id).await {
             LookUp::Sent(words) | LookUp::Unclear(words) => words,
-            LookUp::NotSent(failure) => failure.words,
+            LookUp::NotSent(failure) | LookUp::UnheardOf(failure) => failure.words,
             other @ (LookUp::Pending | LookUp::Failed(_)) => panic!("{result}: {other:?}"),
         };
         assert_eq!(words.send_result.as_deref(), Some(result));
