@@ -106,6 +106,19 @@
 //! disproves it, and which answer is enough depends on the pause (`pause::Proof`): an account that
 //! HubSpot has stopped still has its mail accepted, so there only a final result will do.
 //!
+//! An outage is eight different requests that fail in a row. It has to be proven anew in each 32
+//! failures, or a few requests that HubSpot never takes would be one for ever; each time that this
+//! was a mistake it is believed for twice as long. After a rolling limit a lane goes on with one call
+//! at a time, until one is not refused.
+//!
+//! # Where nobody can tell
+//!
+//! A call without an answer, and a message that was handed out before, may have been mailed
+//! (`may_have_mailed`). Asking again under the same `sendId` settles it. Another id goes out only
+//! where HubSpot's last word on this one was that it was not sent, and nobody can have called since
+//! (`not_sent`). Where HubSpot said so once, and now only that the id is used (`was_refused`), a
+//! person has to look: it is a dead letter, and its replay keeps the id.
+//!
 //! # How it is shown
 //!
 //! The same dispatcher runs in three worlds. On the paused clock over the memory queue, a seed stands

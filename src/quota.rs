@@ -33,7 +33,8 @@ use crate::provider::PROBE_CALLS;
 /// The most that two calls are taken to arrive closer together than they left, before HubSpot has
 /// taught otherwise.
 const SPREAD_MAX: Duration = Duration::from_millis(75);
-/// The share of a limit that may go out at once after a moment without calls: one in fifty.
+/// The share of a limit that may go out at once after a moment without calls: one in fifty, and
+/// two at the least.
 const BURST_SHARE: u32 = 50;
 
 /// How many tokens are in hand at most: one of a lane, and those of a probe.

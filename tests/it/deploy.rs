@@ -93,7 +93,7 @@ fn traffic() -> Vec<(String, Priority)> {
         "http503x1",          // healed by a retry
         "cutx1",              // unknown, and resolved
         "PREVIOUSLY_BOUNCED", // accepted, then refused
-        "X_NEVER_SEEN",       // accepted, then refused in words that nobody knows
+        "X_NEVER_SEEN",       // accepted, and then a result that nobody knows
     ];
     for tag in tags {
         let to = format!("ada+{tag}@example.com");
@@ -118,7 +118,8 @@ async fn drained(stack: &Stack) {
         ("attempts_total", "outcome", "permanent", 1),
         ("attempts_total", "outcome", "transient", 3),
         ("attempts_total", "outcome", "unknown", 1),
-        ("results_total", "result", "refused", 2),
+        ("results_total", "result", "refused", 1),
+        ("results_total", "result", "unknown", 1),
         ("results_total", "result", "sent", 47),
         ("dead_letters_total", "reason", "exhausted", 1),
         ("dead_letters_total", "reason", "expired", 1),

@@ -117,7 +117,14 @@ pub(super) fn whole(letter: &DeadLetter, output: &mut Output) -> io::Result<()> 
         Some(format!("sendId {}", next_send_id(letter))),
         output,
     )?;
-    for (number, attempt) in letter.story.attempts.iter().enumerate() {
+    let mut number = 0;
+    for attempt in &letter.story.attempts {
+        let name = if attempt.is_result() {
+            "result".to_owned()
+        } else {
+            number += 1;
+            format!("attempt {number}")
+        };
         let heard = [
             attempt.words.status.map(|status| status.to_string()),
             attempt.words.category.clone(),
@@ -126,8 +133,7 @@ pub(super) fn whole(letter: &DeadLetter, output: &mut Output) -> io::Result<()> 
         ];
         let heard: Vec<String> = heard.into_iter().flatten().collect();
         output.line(format_args!(
-            "  attempt {:<3}    {}  {:<9}  {} ms  {}",
-            number + 1,
+            "  {name:<11}    {}  {:<9}  {} ms  {}",
             seconds(Some(attempt.at)),
             attempt.outcome,
             attempt.took_ms,

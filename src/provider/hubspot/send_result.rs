@@ -93,7 +93,7 @@ const RESULTS: [(&str, Meaning, &str); 51] = [
 ];
 
 const UNHEARD_OF: &str = "this version of Postrider does not know this result: look the email up \
-                          in HubSpot before a replay";
+                          in HubSpot; if it was not sent, publish it anew under another id";
 const CANCELED: &str = "it was cancelled in HubSpot before it went out";
 
 /// What a status view says: `status` is how far HubSpot is with the request, `words.send_result`

@@ -64,9 +64,25 @@ struct Ports {
     epmd: u16,
 }
 
+impl Version {
+    /// What the tests run on that name none: 3.10, unless `POSTRIDER_TEST_RABBITMQ=4.0` asks for the
+    /// other one.
+    fn usual() -> Self {
+        match std::env::var_os("POSTRIDER_TEST_RABBITMQ") {
+            None => Self::V3_10,
+            Some(version) if version == "3.10" => Self::V3_10,
+            Some(version) if version == "4.0" => Self::V4_0,
+            Some(version) => panic!(
+                "POSTRIDER_TEST_RABBITMQ is {}: 3.10 or 4.0",
+                version.display()
+            ),
+        }
+    }
+}
+
 /// The node that tests share; each uses a prefix of its own, see [`prefix`].
 pub async fn shared() -> &'static Broker {
-    shared_of(Version::V3_10).await
+    shared_of(Version::usual()).await
 }
 
 /// The same, of this version.
@@ -99,7 +115,7 @@ pub fn url_of(user: &str, port: u16) -> SecretString {
 impl Broker {
     /// Starts a node of its own and waits until it takes connections.
     pub async fn start() -> Self {
-        Self::start_of(Version::V3_10).await
+        Self::start_of(Version::usual()).await
     }
 
     /// The same, of this version.
