@@ -8,6 +8,7 @@
 
 mod account;
 mod attempt;
+mod burst;
 mod follow_up;
 mod keeper;
 mod lane;
@@ -32,7 +33,7 @@ use crate::message::{AccountName, MessageId, Priority, SendRequest};
 use crate::metrics::Metrics;
 use crate::outcome::{DeadReason, Disposition, Words};
 use crate::provider::Provider;
-use crate::queue::{Announcement, Delivery, Kind, Lane, Lease, Queue, QueueError};
+use crate::queue::{Announcement, Before, Delivery, Kind, Lane, Lease, Queue, QueueError, Spends};
 use crate::quota::{Day, RateLimiter, Start};
 use crate::retry::{Context, RetryPolicy};
 
@@ -158,14 +159,15 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
 
     /// One term of ownership.
     async fn own(self: &Arc<Self>, lease: Lease, stop: &CancellationToken) {
-        let start = if lease.fresh {
-            Start::Empty
-        } else {
-            Start::Spent
+        // Only sends go in bursts.
+        let (send, api) = match lease.before {
+            Before::Nobody => (Start::Empty, Start::Empty),
+            Before::Somebody(Spends::Evenly) => (Start::Spent, Start::Spent),
+            Before::Somebody(Spends::AtOnce) => (Start::SpentAtOnce, Start::Spent),
         };
         let limiters = Limiters {
-            send: Arc::new(RateLimiter::new(self.settings.quota.send, start)),
-            api: Arc::new(RateLimiter::new(self.settings.quota.api, start)),
+            send: Arc::new(RateLimiter::new(self.settings.quota.send, send)),
+            api: Arc::new(RateLimiter::new(self.settings.quota.api, api)),
         };
         self.account.owned(limiters.clone());
         tracing::info!(account = %self.account.name, "dispatching: this worker owns the account");
@@ -185,10 +187,11 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                     }
                 }
             };
-            let (sends, results, (), ()) = tokio::join!(
+            let (sends, results, (), (), ()) = tokio::join!(
                 self.lane(Lane::Sends, guard.clone(), &limiters.send, &term, &calls),
                 self.lane(Lane::Results, guard, &limiters.api, &term, &calls),
                 self.keep_pauses(&limiters.api, &term),
+                self.allow_bursts(&lease, &limiters.send, &term),
                 lost,
             );
             self.account.given_up(sends + results, calls.len());

@@ -89,6 +89,10 @@
 //! know that it is one no more: every call is fenced by the time until which the lease is known to
 //! hold.
 //!
+//! An owner may let a short batch go at once, after a rest (`dispatch/burst`). Then the window is
+//! not spent evenly, and it says so first, where its successor finds it ([`queue::Spends`]): that one
+//! waits until all of the window is free.
+//!
 //! # How a worker ends
 //!
 //! At the stop the lanes take nothing more, and what they had not begun goes back to the queue, in

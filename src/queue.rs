@@ -26,7 +26,7 @@ use crate::outcome::Disposition;
 use crate::story::Story;
 
 pub use announcement::{Announcement, Kind};
-pub use lease::{Grant, Lease, Validity};
+pub use lease::{Before, Grant, Lease, Spends, Teller, Validity};
 
 /// What a worker receives from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -119,6 +119,14 @@ pub trait Queue: Clone + Send + Sync + 'static {
 
     /// How many messages stand where. Queue names are those of `queue.prefix` in every backend.
     fn depths(&self) -> impl Future<Output = Result<Vec<Depth>, QueueError>> + Send;
+
+    /// How many requests of an account stand in its sends lane and are due, in hand or not; of more
+    /// than `most` it may tell any number above that.
+    fn waiting(
+        &self,
+        account: &AccountName,
+        most: u64,
+    ) -> impl Future<Output = Result<u64, QueueError>> + Send;
 
     /// Tells an outcome to whoever listens, where the backend has such a place. It never fails and
     /// never waits: what cannot be told now is not told.

@@ -22,7 +22,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("reqwest", &["src/provider/hubspot", "src/cli/"]),
     ("prometheus", &["src/metrics.rs"]),
     ("backoff", &["src/retry.rs"]),
-    ("governor", &["src/quota.rs"]),
+    ("governor", &["src/quota/pace.rs"]),
     ("axum", &["src/admin.rs", "src/sandbox/"]),
     ("clap", &["src/cli", "src/main.rs"]),
     ("toml", &["src/config"]),

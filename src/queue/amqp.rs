@@ -216,6 +216,19 @@ impl Queue for AmqpQueue {
         Ok(depths)
     }
 
+    async fn waiting(&self, account: &AccountName, _most: u64) -> Result<u64, QueueError> {
+        let connections = self.shared.link.connections_within(LINK_WAIT).await?;
+        let asking = connections.channel().await?;
+        let held = self.shared.sessions.held();
+        let mut waiting = 0;
+        for (queue, _) in self.shared.topology.lanes(account, Lane::Sends) {
+            let found = channel::look_at(&asking, connections.place(), &queue).await?;
+            let (in_hand, _) = held.get(queue.as_str()).copied().unwrap_or_default();
+            waiting += u64::from(found.message_count()) + in_hand;
+        }
+        Ok(waiting)
+    }
+
     fn announce(&self, announcement: Announcement) {
         if let Some(connections) = self.shared.link.up() {
             connections.events.announce(announcement);

@@ -1,7 +1,9 @@
 //! The right to dispatch an account, and its end.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -10,11 +12,34 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 #[derive(Clone, Debug)]
 pub struct Lease {
     term: Arc<Term>,
-    /// Nobody held it before us that we know of, so no window can be half spent.
-    pub fresh: bool,
+    pub before: Before,
+    teller: Teller,
     /// Tells the grant when the last clone is dropped.
     _use: Arc<DropGuard>,
 }
+
+/// Who dispatched the account until a moment ago.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Nobody that we know of, so no window can be half spent.
+    Nobody,
+    /// One that spent its windows like this.
+    Somebody(Spends),
+}
+
+/// How an owner spends its windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spends {
+    Evenly,
+    /// Perhaps most of one within a moment.
+    AtOnce,
+}
+
+/// Writes down how windows are spent, where the next owner finds it; whether that was done.
+#[derive(Clone)]
+pub struct Teller(Arc<Tell>);
+
+type Tell = dyn Fn(Spends) -> BoxFuture<'static, bool> + Send + Sync;
 
 /// The other end of a lease: a queue says by it how long the lease holds. Dropping it changes
 /// nothing.
@@ -45,7 +70,7 @@ struct Term {
 impl Grant {
     /// A new lease and its other end.
     #[must_use]
-    pub fn new(validity: Validity, fresh: bool) -> (Self, Lease) {
+    pub fn new(validity: Validity, before: Before, teller: Teller) -> (Self, Lease) {
         let term = Arc::new(Term {
             validity: Mutex::new(validity),
             changed: Notify::new(),
@@ -53,7 +78,8 @@ impl Grant {
         let unused = CancellationToken::new();
         let lease = Lease {
             term: Arc::clone(&term),
-            fresh,
+            before,
+            teller,
             _use: Arc::new(unused.clone().drop_guard()),
         };
         (Self { term, unused }, lease)
@@ -75,8 +101,13 @@ impl Grant {
 impl Lease {
     /// A lease that nobody can take away.
     #[must_use]
-    pub fn forever(fresh: bool) -> Self {
-        Grant::new(Validity::Held, fresh).1
+    pub fn forever(before: Before, teller: Teller) -> Self {
+        Grant::new(Validity::Held, before, teller).1
+    }
+
+    /// Tells the next owner how windows are spent from now on. Unless it is true, nobody was told.
+    pub async fn tell(&self, spends: Spends) -> bool {
+        (self.teller.0)(spends).await
     }
 
     /// Whether a call may go out at `now`.
@@ -112,5 +143,25 @@ impl Lease {
 
     fn validity(&self) -> Validity {
         *(self.term.validity.lock()).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Teller ===
+
+impl Teller {
+    pub fn new(tell: impl Fn(Spends) -> BoxFuture<'static, bool> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+
+    /// Tells nobody.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::new(|_| Box::pin(std::future::ready(false)))
+    }
+}
+
+impl fmt::Debug for Teller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<teller>")
     }
 }

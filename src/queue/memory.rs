@@ -23,7 +23,7 @@ pub use self::state::Message;
 use self::state::{Consumer, State};
 use super::{
     DeadLetter, DeadLetters, Delivery, Depth, Fate, Intake, Lane, Lease, Queue, QueueError, Tally,
-    Validity,
+    Teller, Validity,
 };
 use crate::clock::Clock;
 use crate::journal::Entry;
@@ -225,7 +225,8 @@ impl MemoryQueue {
             return None;
         }
         let line = state.lines.entry(account.clone()).or_default();
-        let (lease, grant, term) = line.take(self.connection.number)?;
+        let teller = self.teller(account);
+        let (lease, grant, term) = line.take(self.connection.number, teller)?;
         let (broker, account) = (Arc::clone(&self.broker), account.clone());
         tokio::spawn(async move {
             grant.unused().await;
@@ -235,6 +236,18 @@ impl MemoryQueue {
             broker.changed.notify_waiters();
         });
         Some(lease)
+    }
+
+    /// What an owner tells stands in the line.
+    fn teller(&self, account: &AccountName) -> Teller {
+        let (broker, connection) = (Arc::clone(&self.broker), self.connection.number);
+        let account = account.clone();
+        Teller::new(move |spends| {
+            let mut state = broker.lock();
+            let line = state.lines.get_mut(&account);
+            let told = line.is_some_and(|line| line.told(connection, spends));
+            Box::pin(std::future::ready(told))
+        })
     }
 
     fn unreachable() -> QueueError {
@@ -338,6 +351,13 @@ impl Queue for MemoryQueue {
 
     async fn depths(&self) -> Result<Vec<Depth>, QueueError> {
         Ok(self.broker.state_now().depths(&self.broker.prefix))
+    }
+
+    async fn waiting(&self, account: &AccountName, _most: u64) -> Result<u64, QueueError> {
+        let state = self.broker.state_now();
+        let messages = state.ready.values().chain(state.in_hand.values());
+        let here = messages.filter(|it| it.account == *account && it.lane == Lane::Sends);
+        Ok(here.count() as u64)
     }
 
     fn note(&self, entry: Entry) {

@@ -28,6 +28,7 @@ mod tests;
 mod trace;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,8 @@ use self::store::Store;
 use self::trace::Book;
 use self::writer::Writer;
 use super::{
-    DeadLetter, DeadLetters, Delivery, Depth, Fate, Lane, Lease, Queue, QueueError, Tally,
+    Before, DeadLetter, DeadLetters, Delivery, Depth, Fate, Lane, Lease, Queue, QueueError, Spends,
+    Tally, Teller,
 };
 use crate::clock::{self, Clock};
 use crate::journal::{Entry, Journal};
@@ -80,7 +82,7 @@ struct Shared {
     prefix: String,
     clock: Clock,
     mode: Mode,
-    fresh: bool,
+    before: Before,
     writer: Writer,
     hand: Arc<Hand>,
     journal: Journal,
@@ -128,7 +130,7 @@ impl SqliteQueue {
                 prefix: prefix.into(),
                 clock,
                 mode,
-                fresh: opened.fresh,
+                before: opened.before,
                 hand,
                 lock: Mutex::new(opened.lock),
                 watcher: Mutex::new(watcher),
@@ -155,6 +157,12 @@ impl SqliteQueue {
         .await
     }
 
+    /// What an owner tells stands in the lock file.
+    fn teller(&self, account: &AccountName) -> Teller {
+        let (hand, account) = (Arc::clone(&self.shared.hand), account.clone());
+        Teller::new(move |spends| Box::pin(std::future::ready(hand.tell(&account, spends))))
+    }
+
     /// Makes the changes of a sweep: all at once, so that they share transactions.
     async fn carry_out(&self, changes: Vec<Change>, tally: &mut Tally) -> Result<(), QueueError> {
         let made = changes.into_iter().map(async |change| {
@@ -177,9 +185,9 @@ impl SqliteQueue {
 impl Queue for SqliteQueue {
     type Intake = SqliteIntake;
 
-    async fn lease(&self, _account: &AccountName) -> Result<Lease, QueueError> {
+    async fn lease(&self, account: &AccountName) -> Result<Lease, QueueError> {
         match self.shared.mode {
-            Mode::Worker => Ok(Lease::forever(self.shared.fresh)),
+            Mode::Worker => Ok(Lease::forever(self.shared.before, self.teller(account))),
             Mode::Command => Err(self.taken()),
         }
     }
@@ -234,6 +242,12 @@ impl Queue for SqliteQueue {
     async fn depths(&self) -> Result<Vec<Depth>, QueueError> {
         let (prefix, now) = (self.shared.prefix.clone(), self.shared.clock.now());
         self.read(move |store| store.depths(&prefix, now)).await
+    }
+
+    async fn waiting(&self, account: &AccountName, most: u64) -> Result<u64, QueueError> {
+        let (account, now) = (account.clone(), self.shared.clock.now());
+        self.read(move |store| store.waiting(&account, now, most))
+            .await
     }
 
     fn note(&self, entry: Entry) {
@@ -306,7 +320,7 @@ struct Opened {
     watched: Option<Store>,
     lock: Option<Arc<File>>,
     hand: Hand,
-    fresh: bool,
+    before: Before,
 }
 
 impl Opened {
@@ -324,28 +338,36 @@ impl Opened {
         store
             .declare(accounts)
             .map_err(|error| store.fault(&error))?;
-        let (mut fresh, mut hand) = (false, Hand::default());
+        let (mut before, mut hand) = (Before::Nobody, Hand::default());
         if let Some(lock) = &lock {
             store.check_after_a_crash()?;
             let closed_at = store.begin_work().map_err(|error| store.fault(&error))?;
-            let (marks, in_hand) = Marks::open(lock).map_err(|e| not_locked(path, &e))?;
-            hand = match in_hand {
-                InHand::These(rows) => Hand::new(marks, rows, 0),
+            let (marks, found) = Marks::open(lock).map_err(|e| not_locked(path, &e))?;
+            let over = closed_at.is_some_and(|at| clock::until(at, clock.now()) >= WINDOWS_OVER);
+            if !over {
+                before = Before::Somebody(found.spends);
+            }
+            let (returned, doubtful) = match found.in_hand {
+                InHand::These(rows) => (rows, 0),
                 // It gave everything back before it ended in order.
-                InHand::NobodyKnows if closed_at.is_some() => Hand::new(marks, Vec::new(), 0),
+                InHand::NobodyKnows if closed_at.is_some() => (Vec::new(), 0),
                 InHand::NobodyKnows => {
                     let last = store.last_message().map_err(|error| store.fault(&error))?;
-                    Hand::new(marks, Vec::new(), last)
+                    (Vec::new(), last)
                 }
             };
-            fresh = closed_at.is_some_and(|at| clock::until(at, clock.now()) >= WINDOWS_OVER);
+            let at_once = match found.spends {
+                Spends::AtOnce => accounts.iter().cloned().collect(),
+                Spends::Evenly => BTreeSet::new(),
+            };
+            hand = Hand::new(marks, returned, doubtful, at_once);
         }
         Ok(Self {
             store,
             watched,
             lock,
             hand,
-            fresh,
+            before,
         })
     }
 }

@@ -8,6 +8,8 @@ use tokio::time::Instant;
 
 /// How long a wider spread is remembered that HubSpot's refusals taught.
 const LEARNT_FOR: Duration = Duration::from_mins(10);
+/// How long a connection is known to be open: half of what an idle one is kept for.
+const CONNECTED_FOR: Duration = Duration::from_secs(15);
 
 /// Calls that may lie in HubSpot's window, and those that are about to.
 #[derive(Debug)]
@@ -21,7 +23,15 @@ pub(super) struct Ledger {
     ended: BinaryHeap<Reverse<Instant>>,
     /// The spread that refusals taught, and when.
     learnt: Option<(Duration, Instant)>,
-    began: Instant,
+    connections: Connections,
+}
+
+/// How many connections are open: as many as calls were in flight at once of late.
+#[derive(Debug)]
+struct Connections {
+    now: usize,
+    before: usize,
+    since: Instant,
 }
 
 impl Ledger {
@@ -32,20 +42,32 @@ impl Ledger {
             in_flight: 0,
             ended: BinaryHeap::new(),
             learnt: None,
-            began: Instant::now(),
+            connections: Connections {
+                now: 0,
+                before: 0,
+                since: Instant::now(),
+            },
         }
     }
 
-    pub(super) fn leaves(&mut self) {
+    /// A call goes out; whether there may be no connection for it yet.
+    pub(super) fn leaves(&mut self, now: Instant) -> bool {
         self.in_hand = self.in_hand.saturating_sub(1);
         self.in_flight += 1;
+        self.connections.are_needed(self.in_flight, now)
     }
 
     /// A call that left at `left` has ended `now`: it arrived before that, and no later than the
-    /// spread after it left.
-    pub(super) fn ends(&mut self, left: Instant, now: Instant) {
+    /// spread after it left; where it had to connect first, the widest.
+    pub(super) fn ends(&mut self, left: Instant, now: Instant, connects: bool) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let arrived = now.min(left + self.spread(now));
+        let spread = self.spread(now);
+        let spread = if connects {
+            spread.max(super::SPREAD_MAX)
+        } else {
+            spread
+        };
+        let arrived = now.min(left + spread);
         self.ended.push(Reverse(arrived + self.window));
     }
 
@@ -70,18 +92,26 @@ impl Ledger {
 
     /// How much closer together than they left two calls may arrive.
     pub(super) fn spread(&self, now: Instant) -> Duration {
-        // The first calls open their connections, and the later ones find them open.
-        let first = now.saturating_duration_since(self.began) < self.window;
-        let least = if first {
-            super::SPREAD_MAX
-        } else {
-            super::spread(self.window)
-        };
+        let least = super::spread(self.window);
         match self.learnt {
             Some((learnt, at)) if now.saturating_duration_since(at) < LEARNT_FOR => {
                 learnt.max(least)
             }
             Some(_) | None => least,
         }
+    }
+}
+
+impl Connections {
+    /// So many are used now; whether that is more than were open.
+    fn are_needed(&mut self, in_flight: usize, now: Instant) -> bool {
+        let age = now.saturating_duration_since(self.since);
+        if age >= CONNECTED_FOR {
+            self.before = if age < 2 * CONNECTED_FOR { self.now } else { 0 };
+            (self.now, self.since) = (0, now);
+        }
+        let more = in_flight > self.now.max(self.before);
+        self.now = self.now.max(in_flight);
+        more
     }
 }

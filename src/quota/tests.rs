@@ -1,6 +1,11 @@
+mod burst;
+
+use std::sync::Mutex;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::provider::PROBE_CALLS;
 
 fn window(limit: u32, millis: u64) -> WindowConfig {
     WindowConfig {
@@ -58,31 +63,39 @@ fn runtime() -> tokio::runtime::Runtime {
 fn greedy(config: WindowConfig, start: Start, fares: &[Fare], span: Duration) -> Vec<Seen> {
     runtime().block_on(async {
         let limiter = Arc::new(RateLimiter::new(Some(config), start));
-        let origin = Instant::now();
-        let mut calls = Vec::new();
-        let mut fares = fares.iter().cycle();
-        while origin.elapsed() < span {
-            let token = limiter.token().await;
-            let fare = fares.next().copied().unwrap_or(AT_ONCE);
-            tokio::time::sleep(fare.idle).await;
-            let flight = limiter.spend(token);
-            let left = origin.elapsed();
-            calls.push(Seen {
-                left,
-                arrived: left + fare.arrives,
-            });
-            if fare.heard.is_zero() {
-                drop(flight);
-            } else {
-                tokio::spawn(async move {
-                    tokio::time::sleep(fare.heard).await;
-                    drop(flight);
-                });
-            }
-        }
-        calls.sort_by_key(|call| call.arrived);
-        calls
+        as_fast_as_they_may(&limiter, fares, span).await
     })
+}
+
+async fn as_fast_as_they_may(
+    limiter: &Arc<RateLimiter>,
+    fares: &[Fare],
+    span: Duration,
+) -> Vec<Seen> {
+    let origin = Instant::now();
+    let mut calls = Vec::new();
+    let mut fares = fares.iter().cycle();
+    while origin.elapsed() < span {
+        let token = limiter.token().await;
+        let fare = fares.next().copied().unwrap_or(AT_ONCE);
+        tokio::time::sleep(fare.idle).await;
+        let flight = limiter.spend(token);
+        let left = origin.elapsed();
+        calls.push(Seen {
+            left,
+            arrived: left + fare.arrives,
+        });
+        if fare.heard.is_zero() {
+            drop(flight);
+        } else {
+            tokio::spawn(async move {
+                tokio::time::sleep(fare.heard).await;
+                drop(flight);
+            });
+        }
+    }
+    calls.sort_by_key(|call| call.arrived);
+    calls
 }
 
 /// The most calls that arrive in any rolling window.
@@ -267,6 +280,7 @@ async fn a_refusal_widens_the_spread_for_a_while() {
     }
     assert_eq!(next().await, Duration::from_secs(5), "a quarter at most");
     tokio::time::sleep(Duration::from_mins(10)).await;
+    assert!(next().await > usual, "it had to connect anew");
     assert_eq!(next().await, usual);
 }
 

@@ -143,6 +143,11 @@ impl Queue for Held {
         self.queue.depths().await
     }
 
+    async fn waiting(&self, account: &AccountName, most: u64) -> Result<u64, QueueError> {
+        self.life.is_answered().await;
+        self.queue.waiting(account, most).await
+    }
+
     fn is_up(&self) -> bool {
         self.queue.is_up()
     }

@@ -64,6 +64,7 @@ suite! {
         a_routed_request_changes_its_lane
         an_unknown_account_is_unroutable
         depths_name_every_queue
+        what_is_due_to_be_sent_is_counted
         a_lease_is_given;
     waiting:
         a_retry_comes_back_by_its_lane_and_not_early

@@ -12,7 +12,7 @@ use postrider::message::{AccountName, Priority};
 use postrider::outcome::Disposition;
 use postrider::queue::Parcel;
 use postrider::queue::sqlite::{Mode, SqliteQueue};
-use postrider::queue::{DeadLetters, Fate, Intake, Lane, Queue, QueueError};
+use postrider::queue::{Before, DeadLetters, Fate, Intake, Lane, Queue, QueueError, Spends};
 use postrider::story::Story;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -187,27 +187,37 @@ async fn a_settle_that_nobody_waits_for_is_made_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_is_fresh_only_where_no_window_can_be_half_spent() {
+async fn a_lease_tells_who_may_have_spent_a_window_before() {
     let file = File::new();
     let clock = Clock::simulated("2026-12-01T08:00:00Z".parse().unwrap());
-    let fresh = async || {
+    let lease = async || {
         let queue = open(&file.path, Mode::Worker, clock).await.unwrap();
-        let fresh = queue.lease(&account()).await.unwrap().fresh;
-        (queue, fresh)
+        let lease = queue.lease(&account()).await.unwrap();
+        (queue, lease)
     };
-    let (queue, new) = fresh().await;
-    assert!(new);
+    let (queue, new) = lease().await;
+    assert_eq!(new.before, Before::Nobody);
     queue.close().await;
-    let (queue, restarted) = fresh().await;
-    assert!(!restarted, "closed a moment ago");
+    let (queue, restarted) = lease().await;
+    let a_moment_ago = Before::Somebody(Spends::Evenly);
+    assert_eq!(restarted.before, a_moment_ago);
     queue.close().await;
     tokio::time::sleep(Duration::from_mins(2)).await;
-    let (queue, rested) = fresh().await;
-    assert!(rested);
+    let (queue, rested) = lease().await;
+    assert_eq!(rested.before, Before::Nobody);
+    assert!(rested.tell(Spends::AtOnce).await);
     drop(queue);
     tokio::time::sleep(Duration::from_mins(2)).await;
-    let (_queue, after_a_crash) = fresh().await;
-    assert!(!after_a_crash, "nobody knows when it last sent");
+    // Nobody knows when it last sent.
+    let (queue, after_a_crash) = lease().await;
+    assert_eq!(after_a_crash.before, Before::Somebody(Spends::AtOnce));
+    drop(queue);
+    let (queue, not_told_otherwise) = lease().await;
+    assert_eq!(not_told_otherwise.before, after_a_crash.before);
+    assert!(not_told_otherwise.tell(Spends::Evenly).await);
+    drop(queue);
+    let (_queue, told) = lease().await;
+    assert_eq!(told.before, a_moment_ago);
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use super::open_channel::OpenChannel;
 use super::properties::PERSISTENT;
 use super::{DEFAULT_EXCHANGE, Shared, channel};
 use crate::message::AccountName;
-use crate::queue::{Grant, Lease, QueueError, Validity};
+use crate::queue::{Before, Grant, Lease, QueueError, Spends, Teller, Validity};
 
 /// How often the broker is asked, which renews the lease.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -127,7 +127,13 @@ impl Candidate {
         let fresh = !token.redelivered && self.made.is_some_and(|id| token.data == id.as_bytes());
         let asked_at = Instant::now();
         channel::look_at(&self.channel, self.connections.place(), &self.queue).await?;
-        let (grant, lease) = Grant::new(Validity::Until(asked_at + VALID_FOR), fresh);
+        let before = if fresh {
+            Before::Nobody
+        } else {
+            Before::Somebody(Spends::Evenly)
+        };
+        let validity = Validity::Until(asked_at + VALID_FOR);
+        let (grant, lease) = Grant::new(validity, before, Teller::none());
         let owner = Owner {
             connections: self.connections,
             channel: self.channel,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::{Grant, Lease, Validity};
+use super::super::{Before, Grant, Lease, Spends, Teller, Validity};
 
 /// The line before one account.
 #[derive(Debug, Default)]
@@ -10,6 +10,8 @@ pub(super) struct Line {
     owner: Option<Owner>,
     /// Terms of ownership so far.
     terms: u64,
+    /// What the last owner told of itself.
+    told: Option<Spends>,
 }
 
 #[derive(Debug)]
@@ -20,11 +22,20 @@ struct Owner {
 
 impl Line {
     /// The lease, unless another connection has it; with its other end, and which term it is.
-    pub(super) fn take(&mut self, connection: u64) -> Option<(Lease, Arc<Grant>, u64)> {
+    pub(super) fn take(
+        &mut self,
+        connection: u64,
+        teller: Teller,
+    ) -> Option<(Lease, Arc<Grant>, u64)> {
         if self.owner.is_some() {
             return None;
         }
-        let (grant, lease) = Grant::new(Validity::Held, self.terms == 0);
+        let before = if self.terms == 0 {
+            Before::Nobody
+        } else {
+            Before::Somebody(self.told.unwrap_or(Spends::Evenly))
+        };
+        let (grant, lease) = Grant::new(Validity::Held, before, teller);
         let grant = Arc::new(grant);
         self.terms += 1;
         self.owner = Some(Owner {
@@ -32,6 +43,15 @@ impl Line {
             grant: Arc::clone(&grant),
         });
         Some((lease, grant, self.terms))
+    }
+
+    /// What its owner tells; whether it is the owner still.
+    pub(super) fn told(&mut self, connection: u64, spends: Spends) -> bool {
+        let is_owner = self.is_of(connection);
+        if is_owner {
+            self.told = Some(spends);
+        }
+        is_owner
     }
 
     /// Nobody has the lease of this term any more.

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use super::super::{Before, Spends};
 use super::*;
 use crate::message::Priority;
 use crate::story::Story;
@@ -71,9 +72,12 @@ async fn each_message_stands_in_one_place() {
 async fn a_lost_lease_is_told_and_the_next_one_is_not_fresh() {
     let (queue, _intake) = queue_with(&[]).await;
     let lease = queue.lease(&AccountName::default()).await.unwrap();
-    assert!(lease.fresh && lease.holds(tokio::time::Instant::now()));
+    assert!(lease.before == Before::Nobody && lease.holds(tokio::time::Instant::now()));
+    assert!(lease.tell(Spends::AtOnce).await);
     queue.lose_connection();
     lease.lost().await;
+    assert!(!lease.tell(Spends::Evenly).await, "it is no owner");
     let lease = queue.lease(&AccountName::default()).await.unwrap();
-    assert!(!lease.fresh && lease.holds(tokio::time::Instant::now()));
+    assert_eq!(lease.before, Before::Somebody(Spends::AtOnce));
+    assert!(lease.holds(tokio::time::Instant::now()));
 }

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::super::{Delivery, Tag};
+use super::super::{Delivery, Spends, Tag};
 use super::marks::Marks;
+use crate::message::AccountName;
 
 /// An intake that there never is.
 const NOBODY: u64 = u64::MAX;
@@ -31,6 +32,8 @@ pub(super) struct Held {
     /// Up to this row nobody knows what was in hand when the worker before ended.
     doubtful: i64,
     marks: Option<Marks>,
+    /// Whose windows may be spent at once.
+    at_once: BTreeSet<AccountName>,
     closed: bool,
 }
 
@@ -44,13 +47,19 @@ pub(super) struct Claim {
 
 impl Hand {
     /// After a worker that had `returned` in its hands when it ended, and perhaps any row up to
-    /// `doubtful`.
-    pub(super) fn new(marks: Marks, returned: Vec<i64>, doubtful: i64) -> Self {
+    /// `doubtful`, and that may have spent windows of `at_once` so.
+    pub(super) fn new(
+        marks: Marks,
+        returned: Vec<i64>,
+        doubtful: i64,
+        at_once: BTreeSet<AccountName>,
+    ) -> Self {
         Self {
             held: Mutex::new(Held {
                 marks: Some(marks),
                 returned: returned.into_iter().collect(),
                 doubtful,
+                at_once,
                 ..Held::default()
             }),
             ..Self::default()
@@ -77,6 +86,22 @@ impl Hand {
         let mut held = self.lock();
         held.in_hand.remove(&number);
         held.unmark(number);
+    }
+
+    /// How an account's windows are spent from now on; whether the next worker will know it. One
+    /// mark stands for all accounts.
+    pub(super) fn tell(&self, account: &AccountName, spends: Spends) -> bool {
+        let held = &mut *self.lock();
+        match spends {
+            Spends::AtOnce => held.at_once.insert(account.clone()),
+            Spends::Evenly => held.at_once.remove(account),
+        };
+        let of_any = if held.at_once.is_empty() {
+            Spends::Evenly
+        } else {
+            Spends::AtOnce
+        };
+        (held.marks.as_mut()).is_some_and(|marks| marks.tell(of_any))
     }
 
     /// It is ready again; `redelivered` says whether anybody may have worked on it.

@@ -12,9 +12,13 @@ use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Weak};
 
+use super::super::Spends;
+
 /// More than were ever in hand at once: a file that holds more is not read further.
 const MARKS_MAX: u64 = 1 << 17;
 const MARK_BYTES: u64 = size_of::<i64>() as u64;
+/// No row's number: this worker may spend the window of an account at once.
+const AT_ONCE: i64 = i64::MIN;
 
 #[derive(Debug)]
 pub(super) struct Marks {
@@ -33,9 +37,16 @@ pub(super) enum InHand {
     NobodyKnows,
 }
 
+/// What is found of the worker before.
+#[derive(Debug, PartialEq)]
+pub(super) struct Found {
+    pub(super) in_hand: InHand,
+    pub(super) spends: Spends,
+}
+
 impl Marks {
     /// The marks in a file, and what they say of the worker before.
-    pub(super) fn open(file: &Arc<File>) -> std::io::Result<(Self, InHand)> {
+    pub(super) fn open(file: &Arc<File>) -> std::io::Result<(Self, Found)> {
         let mut bytes = Vec::new();
         let mut from = &**file;
         from.by_ref()
@@ -44,6 +55,7 @@ impl Marks {
         let (marks, _) = bytes.as_chunks();
         let mut marks: Vec<i64> = marks.iter().map(|mark| i64::from_le_bytes(*mark)).collect();
         let is_known = marks.first() == Some(&since_boot());
+        let at_once = is_known && marks.contains(&AT_ONCE);
         marks.retain(|number| *number > 0);
         file.set_len(0)?;
         file.write_all_at(&since_boot().to_le_bytes(), 0)?;
@@ -61,7 +73,24 @@ impl Marks {
         } else {
             InHand::NobodyKnows
         };
-        Ok((this, in_hand))
+        let spends = if at_once {
+            Spends::AtOnce
+        } else {
+            Spends::Evenly
+        };
+        if at_once {
+            this.put(AT_ONCE);
+        }
+        Ok((this, Found { in_hand, spends }))
+    }
+
+    /// How windows are spent from now on; whether that could be written.
+    pub(super) fn tell(&mut self, spends: Spends) -> bool {
+        match spends {
+            Spends::AtOnce => self.put(AT_ONCE),
+            Spends::Evenly => self.clear(AT_ONCE),
+        }
+        self.is_kept
     }
 
     pub(super) fn put(&mut self, number: i64) {
@@ -127,7 +156,7 @@ mod tests {
             (file, marks, found)
         };
         let (_file, mut marks, found) = open();
-        assert_eq!(found, InHand::NobodyKnows, "there was no file");
+        assert_eq!(found.in_hand, InHand::NobodyKnows, "there was no file");
         for number in 1..=600 {
             marks.put(number);
         }
@@ -137,7 +166,8 @@ mod tests {
         marks.put(700);
         marks.put(700);
         let (_file, mut marks, found) = open();
-        let InHand::These(mut found) = found else {
+        assert_eq!(found.spends, Spends::Evenly);
+        let InHand::These(mut found) = found.in_hand else {
             panic!("the machine was not started anew");
         };
         found.sort_unstable();
@@ -145,8 +175,10 @@ mod tests {
         for number in found {
             marks.clear(number);
         }
+        assert!(marks.tell(Spends::AtOnce));
         let (_file, _marks, found) = open();
-        assert_eq!(found, InHand::These(Vec::new()));
+        let (in_hand, spends) = (InHand::These(Vec::new()), Spends::AtOnce);
+        assert_eq!(found, Found { in_hand, spends });
     }
 
     #[test]
@@ -157,7 +189,7 @@ mod tests {
         let file = File::options().read(true).write(true).open(&path).unwrap();
         let (_marks, found) = Marks::open(&Arc::new(file)).unwrap();
         assert_eq!(
-            found,
+            found.in_hand,
             InHand::NobodyKnows,
             "another machine's, or another start's"
         );

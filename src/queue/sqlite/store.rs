@@ -318,6 +318,33 @@ impl Store {
         Ok(depths)
     }
 
+    /// How many requests of an account are due to be sent; no more than one above `most` are counted.
+    pub(super) fn waiting(
+        &self,
+        account: &AccountName,
+        now: Timestamp,
+        most: u64,
+    ) -> rusqlite::Result<u64> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT count(*) FROM (SELECT 1 FROM message
+             WHERE account = ?1 AND lane = ?2 AND priority = ?3 AND due <= ?4 LIMIT ?5)",
+        )?;
+        let most = most.saturating_add(1).cast_signed();
+        let mut waiting = 0;
+        for priority in Priority::ALL {
+            let key = params![
+                account.as_str(),
+                Lane::Sends.as_str(),
+                rank(priority),
+                now.as_millisecond(),
+                most,
+            ];
+            let found: i64 = statement.query_row(key, |row| row.get(0))?;
+            waiting += found.cast_unsigned();
+        }
+        Ok(waiting)
+    }
+
     fn accounts(&self) -> rusqlite::Result<Vec<String>> {
         let mut names = self.connection.prepare_cached("SELECT name FROM account")?;
         let names = names.query_map([], |row| row.get(0))?;

@@ -8,7 +8,7 @@ use postrider::clock::{self, Clock};
 use postrider::message::{AccountName, Priority};
 use postrider::outcome::Disposition;
 use postrider::queue::amqp::{AmqpOptions, AmqpQueue};
-use postrider::queue::{Intake, Queue, QueueError};
+use postrider::queue::{Before, Intake, Queue, QueueError, Spends};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
@@ -145,7 +145,7 @@ async fn the_lease_goes_to_the_next_worker_when_the_owner_is_cut_off(version: Ve
         .await
         .unwrap()
         .unwrap();
-    assert!(held.fresh, "nobody had it before");
+    assert_eq!(held.before, Before::Nobody);
     assert!(held.holds(Instant::now()));
 
     let second = AmqpQueue::start(direct).await.unwrap();
@@ -174,7 +174,7 @@ async fn the_lease_goes_to_the_next_worker_when_the_owner_is_cut_off(version: Ve
         .await
         .expect("the old owner does not know");
     assert!(next.holds(Instant::now()));
-    assert!(!next.fresh, "somebody had it before");
+    assert_eq!(next.before, Before::Somebody(Spends::Evenly));
 
     // Let go of, it is free again.
     drop(next);

@@ -1,14 +1,17 @@
 //! Into a lane, and out of it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use postrider::message::{AccountName, Priority};
+use postrider::outcome::Disposition;
 use postrider::queue::Parcel;
 use postrider::queue::{Lane, Queue, QueueError};
 
 use super::Backend;
 use super::steps::{
-    DEADLINE, account, complete, name, next, nothing, parcel, published, route, sends, settle,
-    stands, text,
+    DEADLINE, account, complete, in_a_while, name, next, nothing, parcel, published, route, sends,
+    settle, stands, text,
 };
 
 pub async fn a_request_is_received_as_it_came<B: Backend>(backend: B) {
@@ -164,4 +167,40 @@ pub async fn a_lease_is_given<B: Backend>(backend: B) {
     let account = AccountName::default();
     let lease = tokio::time::timeout(DEADLINE, backend.queue().lease(&account)).await;
     assert!(lease.unwrap().unwrap().holds(tokio::time::Instant::now()));
+}
+
+pub async fn what_is_due_to_be_sent_is_counted<B: Backend>(backend: B) {
+    let waiting = async || {
+        let account = AccountName::default();
+        backend.queue().waiting(&account, 100).await.unwrap()
+    };
+    assert_eq!(waiting().await, 0);
+    for priority in Priority::ALL {
+        let parcel = Parcel {
+            priority,
+            ..parcel(priority.as_str())
+        };
+        backend.queue().publish(parcel).await.unwrap();
+    }
+    // What was prefetched is counted when it has arrived.
+    let counted = async |expected| {
+        let arrived = async {
+            while waiting().await != expected {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, arrived)
+            .await
+            .expect("counted");
+    };
+    counted(3).await;
+    let mut intake = sends(&backend).await;
+    let high = next(&mut intake).await;
+    let normal = next(&mut intake).await;
+    counted(3).await;
+    complete(&backend, high).await;
+    counted(2).await;
+    let snooze = Disposition::snooze(in_a_while(&backend), normal.story.clone());
+    settle(&backend, normal, snooze).await;
+    counted(1).await;
 }

@@ -77,6 +77,10 @@ impl Queue for Overheard {
         self.queue.depths().await
     }
 
+    async fn waiting(&self, account: &AccountName, most: u64) -> Result<u64, QueueError> {
+        self.queue.waiting(account, most).await
+    }
+
     fn announce(&self, announcement: Announcement) {
         self.hear(Heard::Announced(announcement.into()));
     }

@@ -95,6 +95,28 @@ async fn keeps_the_window(limit: &str, (allowed, window): (usize, f64), windows:
 }
 
 #[tokio::test]
+async fn after_a_rest_most_of_a_window_goes_at_once() {
+    let began = Instant::now();
+    let world = World::on_sqlite(&["--limit", "100/1s", "--latency", "20ms-80ms"]).await;
+    let world = limited(world).set("accounts.default.quota.send.limit", &below(90));
+    let worker = world.worker().await;
+    // A batch of a window and a half, behind a rest of one.
+    let ids = ids("burst", 140);
+    sleep(Duration::from_secs(1)).await;
+    world.publish(&ids).await;
+    world.sandbox.until_mailed(140, REST_TIME_MAX).await;
+    worker.finish(REST_TIME_MAX).await;
+    world.assert_mailed(&ids).await;
+    let most = assert_no_window_exceeded(&world.sandbox).await;
+    let sends = sends(&world.sandbox).await;
+    // Evenly, these would take three quarters of a second.
+    let took = sends[69] - sends[0];
+    assert!(took < 500.0, "70 sends in {took:.0} ms");
+    let figures = format!("140 sends, the first 70 in {took:.0} ms, at most {most} in a window");
+    report("burst", began, &figures);
+}
+
+#[tokio::test]
 async fn a_second_worker_stands_by_and_takes_over_within_the_limit() {
     let began = Instant::now();
     let broker = broker::shared().await;
