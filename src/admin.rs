@@ -10,13 +10,14 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, until};
-use crate::dispatch::Account;
+use crate::dispatch::{Account, DAILY};
 use crate::metrics::Metrics;
 use crate::queue::Queue;
 use crate::status::{AccountStatus, PATH, PauseStatus, QuotaStatus, Status};
@@ -25,6 +26,8 @@ use crate::status::{AccountStatus, PATH, PauseStatus, QuotaStatus, Status};
 const DEPTHS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Depths are asked for at most this often, whoever scrapes.
 const DEPTHS_EVERY: Duration = Duration::from_secs(1);
+/// What a day's window is told as.
+const DAY: Duration = Duration::from_hours(24);
 
 /// What the admin server shows.
 #[derive(Clone, Debug)]
@@ -80,7 +83,7 @@ async fn metrics<Q: Queue>(State(shown): State<Arc<Shown<Q>>>) -> impl IntoRespo
     let dropped = shown.admin.queue.notes_dropped();
     shown.admin.metrics.trace_dropped(dropped);
     for account in &shown.admin.accounts {
-        account.observe(&shown.admin.metrics);
+        account.observe(&shown.admin.metrics, shown.admin.clock.now());
     }
     let kind = [(
         header::CONTENT_TYPE,
@@ -105,13 +108,13 @@ async fn ready<Q: Queue>(State(shown): State<Arc<Shown<Q>>>) -> (StatusCode, &'s
 
 async fn status<Q: Queue>(State(shown): State<Arc<Shown<Q>>>) -> Json<Status> {
     let accounts = shown.admin.accounts.iter();
+    let now = shown.admin.clock.now();
     Json(Status {
-        accounts: accounts.map(|account| status_of(account)).collect(),
+        accounts: accounts.map(|account| status_of(account, now)).collect(),
     })
 }
 
-fn status_of(account: &Account) -> AccountStatus {
-    let quota = account.quota().into_iter();
+fn status_of(account: &Account, now: Timestamp) -> AccountStatus {
     AccountStatus {
         name: account.name.clone(),
         owner: account.is_owner(),
@@ -126,19 +129,33 @@ fn status_of(account: &Account) -> AccountStatus {
                 words: pause.words,
             })
             .collect(),
-        quota: quota
-            .filter_map(|(bucket, used)| {
-                let (used, window) = used?;
-                Some(QuotaStatus {
-                    bucket: bucket.label().into(),
-                    limit: window.limit.into(),
-                    window_s: window.window.as_secs_f64(),
-                    used: used.into(),
-                })
-            })
-            .collect(),
+        quota: quota_of(account, now),
         in_flight: u64::try_from(account.in_flight()).unwrap_or(0),
     }
+}
+
+fn quota_of(account: &Account, now: Timestamp) -> Vec<QuotaStatus> {
+    let windows = account.quota().into_iter().filter_map(|(bucket, used)| {
+        let (used, window) = used?;
+        let share = account.share(bucket);
+        Some(QuotaStatus {
+            bucket: bucket.label().into(),
+            limit: window.limit.into(),
+            window_s: window.window.as_secs_f64(),
+            used: used.into(),
+            share: share.filter(|share| *share < window.limit).map(u64::from),
+            spent_at: None,
+        })
+    });
+    let day = account.day_used(now).map(|day| QuotaStatus {
+        bucket: DAILY.into(),
+        limit: day.limit,
+        window_s: DAY.as_secs_f64(),
+        used: day.calls,
+        share: None,
+        spent_at: day.spent_at,
+    });
+    windows.chain(day).collect()
 }
 
 impl<Q: Queue> Shown<Q> {

@@ -115,6 +115,8 @@ pub struct QuotaConfig {
     pub api: Option<WindowConfig>,
     /// Calls a day, in the account's own time zone; `None` is no ceiling.
     pub daily: Option<u64>,
+    /// Calls of these that are left to other apps.
+    pub daily_reserve: u64,
 }
 
 /// A ceiling: at most `limit` calls in any `window`.

@@ -34,13 +34,13 @@ use crate::metrics::Metrics;
 use crate::outcome::{DeadReason, Disposition, Words};
 use crate::provider::Provider;
 use crate::queue::{Announcement, Before, Delivery, Kind, Lane, Lease, Queue, QueueError, Spends};
-use crate::quota::{Day, RateLimiter, Start};
+use crate::quota::{RateLimiter, Start};
 use crate::retry::{Context, RetryPolicy};
 
 use account::Limiters;
 use storm::Storm;
 
-pub use account::{Account, Left};
+pub use account::{Account, DAILY, Left};
 
 /// The wait after an error of the queue.
 const QUEUE_ERROR_WAIT: Duration = Duration::from_secs(1);
@@ -71,7 +71,6 @@ pub struct Dispatcher<Q, P> {
     retry: RetryPolicy,
     metrics: Metrics,
     rng: Mutex<fastrand::Rng>,
-    day: Mutex<Day>,
     /// The account's time zone, once HubSpot has told it.
     zone: Mutex<TimeZone>,
     storm: Mutex<Storm>,
@@ -102,8 +101,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     pub fn new(parts: Parts<Q, P>) -> Self {
         parts.metrics.declare(&parts.account);
         Self {
-            account: Arc::new(Account::new(parts.account)),
-            day: Mutex::new(Day::new(parts.settings.quota.daily)),
+            account: Arc::new(Account::new(parts.account, &parts.settings.quota)),
             settings: parts.settings,
             queue: parts.queue,
             provider: parts.provider,
@@ -339,10 +337,6 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         self.last_sent
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn day(&self) -> MutexGuard<'_, Day> {
-        self.day.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn zone(&self) -> TimeZone {

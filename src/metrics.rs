@@ -12,7 +12,6 @@ use prometheus::{
 use crate::message::{AccountName, Priority};
 use crate::outcome::{DeadReason, Outcome, PauseReason, Words};
 use crate::pause::Pause;
-use crate::quota::Bucket;
 use crate::retry::FinalResult;
 
 /// Seconds: from a loopback answer to HubSpot's 100 s limit.
@@ -289,11 +288,12 @@ impl Metrics {
             .observe(latency.as_secs_f64());
     }
 
-    pub fn quota(&self, account: &AccountName, bucket: Bucket, limit: u32, used_ratio: f64) {
-        let labels = [account.as_str(), bucket.label()];
+    /// `bucket`: `send`, `api` or `daily`.
+    pub fn quota(&self, account: &AccountName, bucket: &str, limit: u64, used_ratio: f64) {
+        let labels = [account.as_str(), bucket];
         self.quota_limit
             .with_label_values(&labels)
-            .set(limit.into());
+            .set(i64::try_from(limit).unwrap_or(i64::MAX));
         self.quota_used_ratio
             .with_label_values(&labels)
             .set(used_ratio);

@@ -3,6 +3,7 @@
 pub mod hubspot;
 
 use std::future::Future;
+use std::time::Duration;
 
 use crate::message::SendRequest;
 use crate::outcome::{Failure, LookUp, Outcome};
@@ -20,6 +21,37 @@ pub trait Provider: Send + Sync + 'static {
 
     /// Asks whether the account works, without sending mail.
     fn probe(&self) -> impl Future<Output = Probe> + Send;
+
+    /// What the answers since the last time told of HubSpot's limits.
+    fn told(&self) -> Told {
+        Told::default()
+    }
+}
+
+/// HubSpot's limits as an answer told them, which counts everybody who calls. Its specs exempt
+/// sends from them, so that an answer to a send may tell none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Of the window that a send counted in.
+    pub send: Option<RoomTold>,
+    /// Of the window that any other call counted in.
+    pub api: Option<RoomTold>,
+    pub day: Option<DayTold>,
+}
+
+/// A rolling window: `X-HubSpot-RateLimit-Max`, `-Remaining` and `-Interval-Milliseconds`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoomTold {
+    pub max: u32,
+    pub remaining: u32,
+    pub window: Duration,
+}
+
+/// The day: `X-HubSpot-RateLimit-Daily` and `-Daily-Remaining`; OAuth apps are not told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DayTold {
+    pub max: u64,
+    pub remaining: u64,
 }
 
 /// What a probe found.

@@ -10,7 +10,8 @@
 //! no sooner than it leaves and no later than its answer is heard. So a call counts while it is in
 //! flight, and then for a window from its answer on; but where the answer takes its time, from
 //! [`spread`] after it left. That is what two calls may arrive closer together than they left.
-//! Where HubSpot refuses a call that fitted, the spread is widened for a while.
+//! Where HubSpot refuses a call that fitted, the spread is widened for a while. Where its headers
+//! tell that more of the window is used than we have, others call too, and theirs is left to them.
 //!
 //! A window is spent evenly: then an urgent message never waits for long. After a time without
 //! calls all of the window is free, and a short batch may go out at once. That is a *burst*: the
@@ -26,10 +27,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub use self::day::{Day, day_over, midnight};
+pub use self::day::{Day, DayUsed, Standing, day_over, midnight};
 use self::window::Window;
 use crate::config::WindowConfig;
-use crate::provider::PROBE_CALLS;
+use crate::provider::{PROBE_CALLS, RoomTold};
 
 /// The most that two calls are taken to arrive closer together than they left, before HubSpot has
 /// taught otherwise.
@@ -121,6 +122,20 @@ impl RateLimiter {
         if let Some(window) = &self.window {
             window.refused(Instant::now());
         }
+    }
+
+    /// HubSpot told how much of the window is used, which counts others' calls too.
+    pub fn told(&self, told: RoomTold) {
+        if let Some(window) = &self.window {
+            window.told(told, Instant::now());
+        }
+    }
+
+    /// How many calls of the limit others leave.
+    #[must_use]
+    pub fn share(&self) -> Option<u32> {
+        let share = self.window.as_ref()?.share(Instant::now());
+        Some(u32::try_from(share).unwrap_or(u32::MAX))
     }
 
     /// Gives a token back unused.

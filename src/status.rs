@@ -49,6 +49,12 @@ pub struct QuotaStatus {
     pub limit: u64,
     /// The window's length in seconds.
     pub window_s: f64,
-    /// Calls in the window that ends now.
+    /// Calls in the window that ends now; of the day, calls of everybody as far as is known.
     pub used: u64,
+    /// What others leave of the limit, where HubSpot told that they call too.
+    #[serde(default)]
+    pub share: Option<u64>,
+    /// Of the day: when it is spent if calls go on as they did, where that is before midnight.
+    #[serde(default)]
+    pub spent_at: Option<Timestamp>,
 }

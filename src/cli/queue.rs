@@ -12,8 +12,9 @@ use super::output::{Mood, Output, talk};
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::crypto::init_crypto;
+use crate::dispatch::DAILY;
 use crate::queue::Depth;
-use crate::status::{self, AccountStatus, PauseStatus, Status};
+use crate::status::{self, AccountStatus, PauseStatus, QuotaStatus, Status};
 
 /// The worker is on this machine or near: an answer that takes longer is none.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -97,10 +98,7 @@ fn print_account(
         account.name, account.in_flight
     ))?;
     for quota in &account.quota {
-        output.line(format_args!(
-            "  {:<6} {} of {} calls in {} s used",
-            quota.bucket, quota.used, quota.limit, quota.window_s
-        ))?;
+        output.line(spent(quota))?;
     }
     if account.pauses.is_empty() && account.owner {
         let good = output.paint(Mood::Good, "no pause");
@@ -114,6 +112,31 @@ fn print_account(
         }
     }
     Ok(())
+}
+
+/// How much of a limit is used, and who else uses it.
+fn spent(quota: &QuotaStatus) -> String {
+    let QuotaStatus {
+        bucket,
+        limit,
+        window_s,
+        used,
+        ..
+    } = quota;
+    let over = if bucket == DAILY {
+        "today".to_owned()
+    } else {
+        format!("in {window_s} s")
+    };
+    let others = match quota.share {
+        Some(share) => format!("; others call too and leave {share}"),
+        None => String::new(),
+    };
+    let end = match quota.spent_at {
+        Some(at) => format!("; at this rate spent at {at}"),
+        None => String::new(),
+    };
+    format!("  {bucket:<6} {used} of {limit} calls {over} used{others}{end}")
 }
 
 /// One line for 3 am.

@@ -12,7 +12,7 @@ use super::{ConfigError, DEFAULT_FILE, Sources};
 use crate::hint;
 
 /// Every key there is; `NAME` stands for an account's name.
-pub const KEYS: [&str; 27] = [
+pub const KEYS: [&str; 28] = [
     "queue.url",
     "queue.url_file",
     "queue.prefix",
@@ -33,6 +33,7 @@ pub const KEYS: [&str; 27] = [
     "accounts.NAME.quota.api.limit",
     "accounts.NAME.quota.api.window",
     "accounts.NAME.quota.daily",
+    "accounts.NAME.quota.daily_reserve",
     "retry.max_attempts",
     "retry.max_age",
     "retry.initial",

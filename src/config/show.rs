@@ -71,6 +71,7 @@ impl AccountConfig {
             self.quota.api,
         ));
         shown.push(("quota.daily", json!(self.quota.daily.unwrap_or(0))));
+        shown.push(("quota.daily_reserve", json!(self.quota.daily_reserve)));
         shown
     }
 }

@@ -233,16 +233,20 @@ fn quota(keys: &Section<'_>) -> Result<QuotaConfig, ConfigError> {
         )?;
         Ok((limit > 0).then_some(WindowConfig { limit, window }))
     };
+    let daily = keys.parsed(
+        "quota.daily",
+        "a number of calls a day; 0 is no ceiling",
+        daily.unwrap_or(0),
+    )?;
+    let below = "a number of calls below quota.daily";
+    let daily_reserve = keys.value("quota.daily_reserve", below, 0, |text| {
+        text.parse().ok().filter(|calls| *calls < daily.max(1))
+    })?;
     Ok(QuotaConfig {
         send: window("send")?,
         api: window("api")?,
-        daily: keys
-            .parsed(
-                "quota.daily",
-                "a number of calls a day; 0 is no ceiling",
-                daily.unwrap_or(0),
-            )
-            .map(|calls| (calls > 0).then_some(calls))?,
+        daily: (daily > 0).then_some(daily),
+        daily_reserve,
     })
 }
 

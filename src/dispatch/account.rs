@@ -4,12 +4,18 @@ use std::ops::AddAssign;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::config::WindowConfig;
+use jiff::Timestamp;
+
+use crate::config::{QuotaConfig, WindowConfig};
 use crate::message::AccountName;
 use crate::metrics::Metrics;
 use crate::pause::{Pause, Pauses};
+use crate::provider::Told;
 use crate::queue::Lane;
-use crate::quota::{Bucket, RateLimiter};
+use crate::quota::{Bucket, Day, DayUsed, RateLimiter};
+
+/// The bucket of the day's calls.
+pub const DAILY: &str = "daily";
 
 /// What others may see of an account while it is dispatched.
 #[derive(Debug)]
@@ -18,6 +24,7 @@ pub struct Account {
     pub pauses: Pauses,
     owner: AtomicBool,
     in_flight: AtomicI64,
+    day: Mutex<Day>,
     limiters: Mutex<Option<Limiters>>,
     /// Deliveries that could not be settled, and went back to the queue.
     returned: AtomicU64,
@@ -46,12 +53,13 @@ pub(super) struct Limiters {
 }
 
 impl Account {
-    pub(super) fn new(name: AccountName) -> Self {
+    pub(super) fn new(name: AccountName, quota: &QuotaConfig) -> Self {
         Self {
             name,
             pauses: Pauses::default(),
             owner: AtomicBool::new(false),
             in_flight: AtomicI64::new(0),
+            day: Mutex::new(Day::new(quota.daily, quota.daily_reserve)),
             limiters: Mutex::new(None),
             returned: AtomicU64::new(0),
             left: Mutex::default(),
@@ -72,6 +80,28 @@ impl Account {
                 Lane::Results => limiters.api.refused(),
             }
         }
+    }
+
+    /// HubSpot told of its windows.
+    pub(super) fn told(&self, told: Told) {
+        if let Some(limiters) = self.lock().as_ref() {
+            let rooms = [(&limiters.send, told.send), (&limiters.api, told.api)];
+            for (limiter, room) in rooms {
+                if let Some(room) = room {
+                    limiter.told(room);
+                }
+            }
+        }
+    }
+
+    pub(super) fn day(&self) -> MutexGuard<'_, Day> {
+        self.day.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The day's calls; `None` without a ceiling.
+    #[must_use]
+    pub fn day_used(&self, now: Timestamp) -> Option<DayUsed> {
+        self.is_owner().then(|| self.day().used(now)).flatten()
     }
 
     /// A term of ownership ends: so many deliveries were given back, and so many are at work.
@@ -138,7 +168,7 @@ impl Account {
     }
 
     /// Brings the gauges up to date.
-    pub fn observe(&self, metrics: &Metrics) {
+    pub fn observe(&self, metrics: &Metrics, now: Timestamp) {
         metrics.owner(&self.name, self.is_owner());
         metrics.pauses(&self.name, &self.held_back());
         for (bucket, used) in self.quota() {
@@ -146,8 +176,25 @@ impl Account {
                 Some((used, window)) => (window.limit, f64::from(used) / f64::from(window.limit)),
                 None => (0, 0.0),
             };
-            metrics.quota(&self.name, bucket, limit, ratio);
+            metrics.quota(&self.name, bucket.label(), limit.into(), ratio);
         }
+        if let Some(day) = self.day_used(now) {
+            #[expect(clippy::cast_precision_loss, reason = "a ratio of a day's calls")]
+            let ratio = day.calls as f64 / day.limit as f64;
+            metrics.quota(&self.name, DAILY, day.limit, ratio);
+        }
+    }
+
+    /// How many calls of each limit others leave, where they use some of it.
+    #[must_use]
+    pub fn share(&self, bucket: Bucket) -> Option<u32> {
+        let limiters = self.lock();
+        let limiters = limiters.as_ref()?;
+        let limiter = match bucket {
+            Bucket::Send => &limiters.send,
+            Bucket::Api => &limiters.api,
+        };
+        limiter.share()
     }
 
     /// Calls in the last window and its limit, for each bucket; `None` without a ceiling.
@@ -187,7 +234,13 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_owner_tells_pauses() {
-        let account = Account::new(AccountName::default());
+        let quota = QuotaConfig {
+            send: None,
+            api: None,
+            daily: None,
+            daily_reserve: 0,
+        };
+        let account = Account::new(AccountName::default(), &quota);
         let now = "2026-11-22T12:00:00Z".parse().unwrap();
         account.pauses.begin(
             PauseReason::Forbidden,

@@ -173,6 +173,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             self.metrics
                 .accepted_after(account, delivery.priority, until(published, now));
         }
+        self.heed_limits(now);
         self.learn(&outcome, &request.id, called, now);
         let context = self.context(
             now,

@@ -64,6 +64,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let words = look_up.words();
         self.metrics
             .called(&self.account.name, Operation::LookUp, took, &words);
+        self.heed_limits(now);
         self.learn_look_up(&look_up, follow_up.accepted_at, called, now);
         if !matches!(look_up, LookUp::Pending | LookUp::Failed(_)) {
             story.record(Attempt {

@@ -68,6 +68,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let probe = self.provider.probe().await;
         drop(flights);
         let now = self.clock.now();
+        self.heed_limits(now);
         self.account.pauses.probed();
         let words = match &probe {
             Probe::Open(_) => Words {

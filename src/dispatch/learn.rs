@@ -13,7 +13,7 @@ use crate::outcome::{Failure, FailureClass, LookUp, Outcome, PauseReason, Scope,
 use crate::pause::{Covers, Pause, Proof};
 use crate::provider::Provider;
 use crate::queue::{Lane, Queue};
-use crate::quota::day_over;
+use crate::quota::{Standing, day_over};
 use crate::retry::{RETRY_AFTER_MIN, throttled_wait};
 
 /// The most that HubSpot's `Retry-After` of a migration is taken for: it names up to 24 hours.
@@ -166,19 +166,42 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     /// Counts a call against the account's day, and pauses when that was the last one.
     pub(super) fn count_call(&self) {
         let now = self.clock.now();
-        let zone = self.zone();
-        let Some(midnight) = self.day().spend(now, &zone) else {
+        let news = self.account.day().spend(now, &self.zone());
+        self.day_is_spent(news, now);
+    }
+
+    /// What HubSpot's answers told of its limits since the last time.
+    pub(super) fn heed_limits(&self, now: Timestamp) {
+        let told = self.provider.told();
+        self.account.told(told);
+        if let Some(day) = told.day {
+            let news = self.account.day().told(day, now, &self.zone());
+            self.day_is_spent(news, now);
+        }
+    }
+
+    /// Pauses what the day has no calls for: look-ups first, and then everything.
+    fn day_is_spent(&self, news: Option<(Standing, Timestamp)>, now: Timestamp) {
+        let Some((standing, midnight)) = news else {
             return;
         };
+        let (covers, what) = match standing {
+            Standing::Free => return,
+            Standing::SendsOnly => (
+                Covers::Results,
+                "the last tenth of quota.daily is left to sends; results are looked up tomorrow",
+            ),
+            Standing::Spent => (Covers::Both, "quota.daily is spent"),
+        };
         let words = Words {
-            message: Some("quota.daily is spent".into()),
+            message: Some(what.into()),
             ..Words::default()
         };
         let pauses = &self.account.pauses;
-        if pauses.begin(PauseReason::Daily, Covers::Both, now, Some(midnight), words) {
+        if pauses.begin(PauseReason::Daily, covers, now, Some(midnight), words) {
             tracing::warn!(
                 account = %self.account.name, reason = PauseReason::Daily.label(), until = %midnight,
-                "paused: quota.daily is spent; nothing is lost"
+                what, "paused; nothing is lost"
             );
         }
     }

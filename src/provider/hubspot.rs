@@ -17,6 +17,7 @@ mod wire;
 
 use std::fmt;
 use std::future::Future;
+use std::sync::{Mutex, PoisonError};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::Instant;
@@ -30,8 +31,10 @@ use crate::clock::Clock;
 use crate::config::{AccountConfig, Api, ApiVersion, TokenSource};
 use crate::message::{AccountName, SendRequest};
 use crate::outcome::{LookUp, Outcome};
-use crate::provider::{Probe, Provider};
+use crate::provider::{Probe, Provider, Told};
 
+/// The operation that is no look-up and no check.
+const SEND: &str = "send";
 /// What a status id may hold unescaped in a path.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -52,6 +55,7 @@ pub struct HubSpot<T = Http> {
     tokens: Tokens,
     urls: Urls,
     clock: Clock,
+    told: Mutex<Told>,
 }
 
 struct Urls {
@@ -142,6 +146,7 @@ impl<T: Transport> HubSpot<T> {
             tokens: tokens(account, &config.token)?,
             urls: Urls::new(config),
             clock,
+            told: Mutex::default(),
         })
     }
 
@@ -149,6 +154,9 @@ impl<T: Transport> HubSpot<T> {
     async fn call(&self, operation: &'static str, call: Call) -> Heard {
         let begun = Instant::now();
         let heard = self.transport.carry(call).await;
+        if let Ok(answer) = &heard {
+            self.heed(answer, operation == SEND);
+        }
         let words = heard.as_ref().ok().map(Answer::words).unwrap_or_default();
         // Never the words themselves: HubSpot's messages may hold an address.
         tracing::debug!(
@@ -160,6 +168,19 @@ impl<T: Transport> HubSpot<T> {
             "called HubSpot"
         );
         heard
+    }
+
+    /// Keeps what an answer tells of limits: the newest counts.
+    fn heed(&self, answer: &Answer, is_send: bool) {
+        let (room, day) = (answer.room(), answer.day());
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = if is_send {
+            &mut told.send
+        } else {
+            &mut told.api
+        };
+        *bucket = room.or(*bucket);
+        told.day = day.or(told.day);
     }
 
     async fn details(&self) -> Heard {
@@ -183,7 +204,7 @@ impl<T: Transport> Provider for HubSpot<T> {
         )]
         let body = wire::send_body(request, send_id).expect("a request is JSON");
         let call = Call::post(&self.urls.send, body, self.tokens.current().await);
-        let heard = self.call("send", call).await;
+        let heard = self.call(SEND, call).await;
         classify::send(&heard, self.clock.now())
     }
 
@@ -197,6 +218,10 @@ impl<T: Transport> Provider for HubSpot<T> {
     async fn probe(&self) -> Probe {
         let (details, token_info) = tokio::join!(self.details(), self.token_info());
         probe::probe(self.api, &details, &token_info, self.clock.now())
+    }
+
+    fn told(&self) -> Told {
+        std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

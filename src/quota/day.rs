@@ -6,35 +6,152 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
-/// Calls of the account's own day. In memory: after a restart HubSpot's own answer
-/// (429 `DAILY`) takes its place until the next midnight.
+use crate::clock::{after, until};
+use crate::provider::DayTold;
+
+/// Of what the day may use, look-ups leave the last tenth to sends.
+const LOOK_UPS_LEAVE: u64 = 10;
+
+/// Calls of the account's own day. In memory: after a restart HubSpot's own answers, its headers and
+/// its 429 `DAILY`, take its place until the next midnight.
 #[derive(Debug)]
 pub struct Day {
     limit: Option<u64>,
-    today: Option<Date>,
+    /// What is left to other apps.
+    reserve: u64,
+    today: Option<Today>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Today {
+    date: Date,
+    ends: Timestamp,
+    /// Of everybody, as far as is known.
     calls: u64,
+    /// Of these, ours, and since when they are counted.
+    ours: u64,
+    since: Timestamp,
+    /// HubSpot's own limit.
+    max: Option<u64>,
+    standing: Standing,
+}
+
+/// How far the day is spent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    Free,
+    /// What is left is for sends.
+    SendsOnly,
+    Spent,
+}
+
+/// A day as it is told to an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DayUsed {
+    pub calls: u64,
+    pub limit: u64,
+    /// When it is spent if calls go on as they did, where that is before midnight.
+    pub spent_at: Option<Timestamp>,
 }
 
 impl Day {
     #[must_use]
-    pub fn new(limit: Option<u64>) -> Self {
+    pub fn new(limit: Option<u64>, reserve: u64) -> Self {
         Self {
             limit,
+            reserve,
             today: None,
-            calls: 0,
         }
     }
 
-    /// Counts one call. `Some(midnight)` when it was the last one that the day allows.
-    pub fn spend(&mut self, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-        let limit = self.limit?;
-        let date = zone.to_datetime(now).date();
-        if self.today != Some(date) {
-            self.today = Some(date);
-            self.calls = 0;
+    /// Counts one call. Tells how far the day is spent when that changes, and when the day ends.
+    pub fn spend(&mut self, now: Timestamp, zone: &TimeZone) -> Option<(Standing, Timestamp)> {
+        self.limit?;
+        let today = self.today(now, zone);
+        today.calls += 1;
+        today.ours += 1;
+        self.look()
+    }
+
+    /// HubSpot told how much of the day is used, by whomever. Just after our midnight it may have
+    /// meant the day before.
+    pub fn told(
+        &mut self,
+        told: DayTold,
+        now: Timestamp,
+        zone: &TimeZone,
+    ) -> Option<(Standing, Timestamp)> {
+        self.limit?;
+        let before = now.checked_sub(CLOCKS_APART).unwrap_or(now);
+        if midnight(before, zone) <= now {
+            return None;
         }
-        self.calls += 1;
-        (self.calls >= limit).then(|| midnight(now, zone))
+        let today = self.today(now, zone);
+        today.max = Some(told.max);
+        let used = told.max.saturating_sub(told.remaining);
+        today.calls = today.calls.max(used);
+        self.look()
+    }
+
+    /// What is told of it; `None` without a ceiling.
+    #[must_use]
+    pub fn used(&self, now: Timestamp) -> Option<DayUsed> {
+        let today = self.today.filter(|today| now < today.ends);
+        let limit = self.usable(today.as_ref())?;
+        let spent_at = today.and_then(|today| today.spent_at(limit, now));
+        Some(DayUsed {
+            calls: today.map_or(0, |today| today.calls),
+            limit,
+            spent_at,
+        })
+    }
+
+    fn today(&mut self, now: Timestamp, zone: &TimeZone) -> &mut Today {
+        let date = zone.to_datetime(now).date();
+        let today = self.today.filter(|today| today.date == date);
+        let today = self.today.insert(today.unwrap_or(Today {
+            date,
+            ends: now,
+            calls: 0,
+            ours: 0,
+            since: now,
+            max: None,
+            standing: Standing::Free,
+        }));
+        // The zone may have been told since.
+        today.ends = midnight(now, zone);
+        today
+    }
+
+    /// What may be used of a day.
+    fn usable(&self, today: Option<&Today>) -> Option<u64> {
+        let max = today.and_then(|today| today.max).unwrap_or(u64::MAX);
+        Some(self.limit?.min(max).saturating_sub(self.reserve).max(1))
+    }
+
+    fn look(&mut self) -> Option<(Standing, Timestamp)> {
+        let usable = self.usable(self.today.as_ref())?;
+        let today = self.today.as_mut()?;
+        let standing = if today.calls >= usable {
+            Standing::Spent
+        } else if today.calls >= usable - usable / LOOK_UPS_LEAVE {
+            Standing::SendsOnly
+        } else {
+            Standing::Free
+        };
+        let is_news = standing > today.standing;
+        today.standing = standing.max(today.standing);
+        is_news.then_some((standing, today.ends))
+    }
+}
+
+impl Today {
+    fn spent_at(&self, limit: u64, now: Timestamp) -> Option<Timestamp> {
+        let (left, ours) = (limit.checked_sub(self.calls)?, self.ours.max(1));
+        let took = until(self.since, now).as_secs().max(1);
+        let wait = u128::from(left) * u128::from(took) / u128::from(ours);
+        let spent_at = after(now, Duration::from_secs(u64::try_from(wait).ok()?));
+        (self.ours > 0 && spent_at < self.ends).then_some(spent_at)
     }
 }
 
@@ -45,7 +162,7 @@ pub fn midnight(now: Timestamp, zone: &TimeZone) -> Timestamp {
         .checked_add(1.day())
         .and_then(|tomorrow| tomorrow.start_of_day())
         .map_or_else(
-            |_| crate::clock::after(now, Duration::from_hours(24)),
+            |_| after(now, Duration::from_hours(24)),
             |day| day.timestamp(),
         )
 }
@@ -61,7 +178,7 @@ const MIDNIGHT_AGAIN: Duration = Duration::from_mins(1);
 pub fn day_over(now: Timestamp, zone: &TimeZone) -> Timestamp {
     let before = now.checked_sub(CLOCKS_APART).unwrap_or(now);
     if midnight(before, zone) <= now {
-        crate::clock::after(now, MIDNIGHT_AGAIN)
+        after(now, MIDNIGHT_AGAIN)
     } else {
         midnight(now, zone)
     }
@@ -75,10 +192,67 @@ mod tests {
     fn the_day_ends_at_the_accounts_own_midnight() {
         let zone = TimeZone::get("America/New_York").unwrap();
         let now: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap(); // 22:00 the day before, there.
-        let mut day = Day::new(Some(2));
+        let mut day = Day::new(Some(2), 0);
         assert_eq!(day.spend(now, &zone), None);
-        let end = day.spend(now, &zone).unwrap();
+        let (standing, end) = day.spend(now, &zone).unwrap();
+        assert_eq!(standing, Standing::Spent);
         assert_eq!(end.to_string(), "2026-11-22T05:00:00Z");
         assert_eq!(day.spend(end, &zone), None, "a new day");
+    }
+
+    #[test]
+    fn look_ups_leave_the_last_tenth_to_sends_and_all_leave_the_reserve() {
+        let now: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap();
+        let mut day = Day::new(Some(300), 100);
+        let mut news = Vec::new();
+        for call in 1..=201 {
+            news.extend((day.spend(now, &TimeZone::UTC)).map(|(standing, _)| (call, standing)));
+        }
+        assert_eq!(news, [(180, Standing::SendsOnly), (200, Standing::Spent)]);
+    }
+
+    #[test]
+    fn what_others_use_counts_when_hubspot_tells_it() {
+        let zone = TimeZone::UTC;
+        let now: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap();
+        let mut day = Day::new(Some(1_000), 0);
+        let told = |remaining| DayTold {
+            max: 500,
+            remaining,
+        };
+        assert_eq!(day.told(told(400), now, &zone), None);
+        let used = day.used(now).unwrap();
+        assert_eq!(
+            (used.calls, used.limit),
+            (100, 500),
+            "HubSpot's is the lower"
+        );
+        let (standing, _) = day.told(told(0), now, &zone).unwrap();
+        assert_eq!(standing, Standing::Spent);
+        assert_eq!(day.told(told(0), now, &zone), None, "no news");
+        let midnight: Timestamp = "2026-11-23T00:01:00Z".parse().unwrap();
+        assert_eq!(
+            day.told(told(0), midnight, &zone),
+            None,
+            "it may mean yesterday"
+        );
+        assert_eq!(day.used(midnight).unwrap().calls, 0);
+    }
+
+    #[test]
+    fn the_end_is_foretold_where_it_comes_before_midnight() {
+        let noon: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let later = after(noon, Duration::from_hours(1));
+        let spent_at = |calls| {
+            let mut day = Day::new(Some(1_000), 0);
+            for _ in 0..calls {
+                day.spend(noon, &TimeZone::UTC);
+            }
+            day.used(later).unwrap().spent_at
+        };
+        assert_eq!(spent_at(0), None);
+        assert_eq!(spent_at(50), None, "at fifty an hour it lasts");
+        let told = spent_at(250).unwrap();
+        assert_eq!(told, after(later, Duration::from_hours(3)));
     }
 }

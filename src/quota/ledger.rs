@@ -6,8 +6,16 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::provider::RoomTold;
+
 /// How long a wider spread is remembered that HubSpot's refusals taught.
 const LEARNT_FOR: Duration = Duration::from_mins(10);
+/// How much room is left beside what others use: so much of that, and of the limit.
+const OTHERS_MARGIN: usize = 10;
+/// How long it is remembered, where no answer tells more.
+const OTHERS_FOR: Duration = Duration::from_mins(1);
+/// One in so many of a window's calls may have ceased to count with us and not yet with HubSpot.
+const COUNTED_LONGER: usize = 50;
 /// How long a connection is known to be open: half of what an idle one is kept for.
 const CONNECTED_FOR: Duration = Duration::from_secs(15);
 
@@ -24,6 +32,16 @@ pub(super) struct Ledger {
     /// The spread that refusals taught, and when.
     learnt: Option<(Duration, Instant)>,
     connections: Connections,
+    others: Option<Others>,
+}
+
+/// What HubSpot told that others use of the same window.
+#[derive(Clone, Copy, Debug)]
+struct Others {
+    calls: usize,
+    /// HubSpot's own limit.
+    max: usize,
+    until: Instant,
 }
 
 /// How many connections are open: as many as calls were in flight at once of late.
@@ -47,6 +65,7 @@ impl Ledger {
                 before: 0,
                 since: Instant::now(),
             },
+            others: None,
         }
     }
 
@@ -88,6 +107,37 @@ impl Ledger {
     pub(super) fn refused(&mut self, now: Instant) {
         let wider = (self.spread(now) * 2).min(self.window / 4);
         self.learnt = Some((wider, now));
+    }
+
+    /// HubSpot told how much of the window is used, by whomever. What is more than ours, but for
+    /// calls that it still counted and we do not, are others'.
+    pub(super) fn told(&mut self, told: RoomTold, now: Instant) {
+        let (max, remaining) = (told.max as usize, told.remaining as usize);
+        let ours = self.calls(now) + 1 + max / COUNTED_LONGER;
+        let calls = max.saturating_sub(remaining).saturating_sub(ours);
+        // They need not call as evenly as we do.
+        let margin = if calls > 0 {
+            calls / OTHERS_MARGIN + max / OTHERS_MARGIN
+        } else {
+            0
+        };
+        self.others = Some(Others {
+            calls: calls + margin,
+            max,
+            until: now + self.window.max(OTHERS_FOR),
+        });
+    }
+
+    /// What is ours of `limit`, and for how long that is so if others use some of it.
+    pub(super) fn share(&self, limit: usize, now: Instant) -> (usize, Option<Instant>) {
+        match self.others.filter(|others| now < others.until) {
+            Some(others) => {
+                // One at the least: its answer tells how things are by then.
+                let share = limit.min(others.max).saturating_sub(others.calls).max(1);
+                (share, Some(others.until))
+            }
+            None => (limit, None),
+        }
     }
 
     /// How much closer together than they left two calls may arrive.

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::provider::PROBE_CALLS;
+use crate::provider::{PROBE_CALLS, RoomTold};
 
 fn window(limit: u32, millis: u64) -> WindowConfig {
     WindowConfig {
@@ -304,4 +304,40 @@ async fn a_token_given_back_is_not_counted() {
     assert_eq!(limiter.used().unwrap().0, 0);
     drop(limiter.spend(limiter.token().await));
     assert!(began.elapsed() < Duration::from_secs(1) && limiter.used().unwrap().0 == 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_use_is_left_to_them_for_a_while() {
+    let config = window(100, 10_000);
+    let limiter = Arc::new(RateLimiter::new(Some(config), Start::Empty));
+    let ten = async || {
+        for _ in 0..10 {
+            drop(limiter.spend(limiter.token().await));
+        }
+    };
+    ten().await;
+    let told = |remaining, window| RoomTold {
+        max: 100,
+        remaining,
+        window,
+    };
+    limiter.told(told(90, config.window));
+    assert_eq!(limiter.share(), Some(100), "these ten are ours");
+    limiter.told(told(0, Duration::from_secs(1)));
+    assert_eq!(limiter.share(), Some(100), "that is another window");
+    limiter.told(told(27, config.window));
+    // A few that we do not count any more may be ours, 3 of 63 here; and 15 are margin.
+    assert_eq!(limiter.share(), Some(24));
+    ten().await;
+    let began = Instant::now();
+    ten().await;
+    let waited = began.elapsed();
+    assert!(waited > Duration::from_secs(5), "all of ours is used");
+    limiter.told(RoomTold {
+        max: 10,
+        ..told(0, config.window)
+    });
+    assert_eq!(limiter.share(), Some(10), "ours are all there is");
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert_eq!(limiter.share(), Some(100), "it is old news");
 }

@@ -10,7 +10,7 @@ use super::ledger::Ledger;
 use super::pace::Pace;
 use super::{IN_HAND_MAX, SPREAD_MAX, Start};
 use crate::config::WindowConfig;
-use crate::provider::PROBE_CALLS;
+use crate::provider::{PROBE_CALLS, RoomTold};
 
 /// The share of a limit that may go out ahead of the pace: one in fifty, and two at the least, or
 /// each wait that ends a little late would cost the rate that much.
@@ -138,12 +138,12 @@ impl Window {
     fn room(&self, ledger: &mut Ledger, now: Instant) -> Result<(), Duration> {
         let (calls, before) = (ledger.calls(now), self.calls_before(now));
         let reserved = if self.reserves() { ledger.in_hand } else { 0 };
-        if calls + reserved + before < self.config.limit as usize {
+        let (limit, until) = ledger.share(self.config.limit as usize, now);
+        if calls + reserved + before < limit {
             return Ok(());
         }
-        let next = ledger
-            .next()
-            .map(|until| until.saturating_duration_since(now));
+        let next = [ledger.next(), until].into_iter().flatten().min();
+        let next = next.map(|until| until.saturating_duration_since(now));
         let next_before = (before > 0).then(|| self.kept() / self.config.limit);
         let wait = next.into_iter().chain(next_before).min();
         Err(wait.unwrap_or(self.config.window))
@@ -166,6 +166,19 @@ impl Window {
 
     pub(super) fn refused(&self, now: Instant) {
         self.lock().ledger.refused(now);
+    }
+
+    /// Where HubSpot's window is another one than ours, nothing follows.
+    pub(super) fn told(&self, told: RoomTold, now: Instant) {
+        if told.window == self.config.window {
+            self.lock().ledger.told(told, now);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// What is ours of the limit while others use some of it.
+    pub(super) fn share(&self, now: Instant) -> usize {
+        self.lock().ledger.share(self.config.limit as usize, now).0
     }
 
     pub(super) fn give_back(&self) {

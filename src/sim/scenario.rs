@@ -99,6 +99,7 @@ impl Scenario {
             send: window(&mut rng),
             api: window(&mut rng),
             daily: some(&mut rng, 0.1, |rng| rng.u64(100..600)),
+            daily_reserve: 0,
         };
         let calm_after = weather.until.max(last).max(span) + Duration::from_secs(30);
         Self {

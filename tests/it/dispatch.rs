@@ -150,6 +150,7 @@ async fn a_refused_token_pauses_and_kills_nothing() {
             }),
             api: None,
             daily: None,
+            daily_reserve: 0,
         },
         ..settings()
     };
@@ -206,6 +207,7 @@ async fn a_day_that_is_spent_waits_for_midnight() {
             send: None,
             api: None,
             daily: Some(20),
+            daily_reserve: 0,
         },
         results: 0.0,
         concurrency: 1,
@@ -331,6 +333,7 @@ async fn high_overtakes_under_backlog() {
             }),
             api: None,
             daily: None,
+            daily_reserve: 0,
         },
         results: 0.0,
         ..settings()

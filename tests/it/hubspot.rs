@@ -30,6 +30,7 @@ fn config(base_url: &str) -> AccountConfig {
             send: None,
             api: None,
             daily: None,
+            daily_reserve: 0,
         },
         results: 1.0,
         concurrency: 4,

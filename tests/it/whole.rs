@@ -10,6 +10,7 @@ mod ends;
 mod freezes;
 mod kills;
 mod limits;
+mod others;
 mod poison;
 mod producers;
 mod replay;

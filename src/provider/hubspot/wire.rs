@@ -4,6 +4,8 @@
 //! are plain text. So an answer is read field by field: one that is missing or of a wrong type is
 //! passed over, and never spoils the rest.
 
+use std::time::Duration;
+
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
@@ -14,6 +16,7 @@ use url::Url;
 use super::token::Token;
 use crate::message::SendRequest;
 use crate::outcome::Words;
+use crate::provider::{DayTold, RoomTold};
 
 /// The longest of HubSpot's words that is kept, in characters: they travel in a message header.
 const WORD_CHARS_MAX: usize = 500;
@@ -152,6 +155,28 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// The rolling window that the call counted in, where the headers tell it.
+    pub(super) fn room(&self) -> Option<RoomTold> {
+        let window = self.number("x-hubspot-ratelimit-interval-milliseconds")?;
+        Some(RoomTold {
+            max: u32::try_from(self.number("x-hubspot-ratelimit-max")?).ok()?,
+            remaining: u32::try_from(self.number("x-hubspot-ratelimit-remaining")?).ok()?,
+            window: Duration::from_millis(window),
+        })
+    }
+
+    /// The account's day, where the headers tell it.
+    pub(super) fn day(&self) -> Option<DayTold> {
+        Some(DayTold {
+            max: self.number("x-hubspot-ratelimit-daily")?,
+            remaining: self.number("x-hubspot-ratelimit-daily-remaining")?,
+        })
+    }
+
+    fn number(&self, header: &str) -> Option<u64> {
+        self.header(header)?.trim().parse().ok()
+    }
+
     /// The body as JSON; null when it is none.
     pub(super) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_default()
@@ -213,5 +238,37 @@ fn cut(text: &str) -> String {
     match text.char_indices().nth(WORD_CHARS_MAX) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_read_from_the_headers_where_they_are_whole() {
+        let all = [
+            ("x-hubspot-ratelimit-daily", "625000".to_owned()),
+            ("x-hubspot-ratelimit-daily-remaining", "624999".to_owned()),
+            (
+                "x-hubspot-ratelimit-interval-milliseconds",
+                "10000".to_owned(),
+            ),
+            ("x-hubspot-ratelimit-max", "190".to_owned()),
+            ("x-hubspot-ratelimit-remaining", "7".to_owned()),
+        ];
+        let answer = Answer::new(200, &all, b"");
+        let (max, remaining) = (625_000, 624_999);
+        assert_eq!(answer.day(), Some(DayTold { max, remaining }));
+        let room = RoomTold {
+            max: 190,
+            remaining: 7,
+            window: Duration::from_secs(10),
+        };
+        assert_eq!(answer.room(), Some(room));
+        let (_, some) = all.split_at(1);
+        assert_eq!(Answer::new(200, some, b"").day(), None, "an OAuth app");
+        let odd = [("x-hubspot-ratelimit-max", "-1".to_owned())];
+        assert_eq!(Answer::new(200, &odd, b"").room(), None);
     }
 }

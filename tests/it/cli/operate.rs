@@ -21,7 +21,10 @@ fn queue_shows_what_the_worker_says() {
                         {"scope": "account", "reason": "daily",
                          "since": "2026-01-01T00:00:00Z", "until": "2099-01-02T00:00:00Z",
                          "words": {"status": 429}}],
-             "quota": [{"bucket": "send", "limit": 190, "window_s": 10.0, "used": 12}]},
+             "quota": [{"bucket": "send", "limit": 190, "window_s": 10.0, "used": 12},
+                       {"bucket": "api", "limit": 190, "window_s": 10.0, "used": 7, "share": 90},
+                       {"bucket": "daily", "limit": 625000, "window_s": 86400.0, "used": 99000,
+                        "spent_at": "2099-01-01T21:40:00Z"}]},
             {"name": "shop", "owner": false, "in_flight": 0, "pauses": [], "quota": []}]}"#,
     );
     let shown = shop.run(&["queue", "--worker", &worker]);
@@ -39,6 +42,8 @@ fn queue_shows_what_the_worker_says() {
 
     account default: dispatches, 3 calls in flight
       send   12 of 190 calls in 10 s used
+      api    7 of 190 calls in 10 s used; others call too and leave 90
+      daily  99000 of 625000 calls today used; at this rate spent at 2099-01-01T21:40:00Z
       paused (account), unauthorized: began AGE ago, ends when a probe finds it healed; nothing is lost
       HubSpot says: Authentication failed
       paused (account), daily: began AGE ago, ends 2099-01-02T00:00:00Z; nothing is lost

@@ -256,6 +256,7 @@ async fn probes_keep_to_the_day() {
             send: None,
             api: None,
             daily: Some(30),
+            daily_reserve: 0,
         },
         ..settings()
     };
@@ -357,6 +358,7 @@ async fn no_intake_is_used_for_long() {
             }),
             api: None,
             daily: None,
+            daily_reserve: 0,
         },
         results: 0.0,
         ..settings()

@@ -159,6 +159,7 @@ pub(super) fn settings() -> Settings {
             send: None,
             api: None,
             daily: None,
+            daily_reserve: 0,
         },
         results: 1.0,
         concurrency: 8,
@@ -249,7 +250,7 @@ impl World {
     }
 
     pub(super) fn metric(&self, line: &str) -> u64 {
-        self.account.observe(&self.metrics);
+        self.account.observe(&self.metrics, self.clock.now());
         let text = self.metrics.render();
         let found = text.lines().find_map(|l| l.strip_prefix(line));
         found.map_or(0, |value| value.trim().parse().unwrap())

@@ -179,11 +179,6 @@ fn to_hubspot_over(world: World, port: u16) -> World {
 
 /// How many calls got no answer, by the worker's own count.
 async fn unknown(world: &World, address: &str) -> u64 {
-    let metrics = world
-        .sandbox
-        .ask(&format!("http://{address}/metrics"))
-        .await;
     let line = r#"postrider_attempts_total{account="default",outcome="unknown"} "#;
-    let found = metrics.lines().find_map(|l| l.strip_prefix(line));
-    found.map_or(0, |count| count.parse().unwrap())
+    world.sandbox.metric(address, line).await
 }

@@ -321,10 +321,24 @@ impl Sandbox {
         self.ask(&format!("{}{path}", self.base)).await
     }
 
+    /// Another app of the account asks for its details; the status that it hears.
+    pub async fn asked_by_another_app(&self) -> u16 {
+        let url = format!("{}/account-info/v3/details", self.base);
+        let answer = self.http.get(url).bearer_auth("another").send().await;
+        answer.unwrap().status().as_u16()
+    }
+
     /// What an address of HTTP answers.
     pub async fn ask(&self, url: &str) -> String {
         let answer = self.http.get(url).send();
         answer.await.unwrap().text().await.unwrap()
+    }
+
+    /// What a worker counts under the metric that begins a line.
+    pub async fn metric(&self, worker: &str, line: &str) -> u64 {
+        let metrics = self.ask(&format!("http://{worker}/metrics")).await;
+        let found = metrics.lines().find_map(|l| l.strip_prefix(line));
+        found.map_or(0, |count| count.parse().unwrap())
     }
 
     pub fn port(&self) -> u16 {
