@@ -75,6 +75,8 @@ pub struct AccountConfig {
     pub results: f64,
     /// Calls in flight.
     pub concurrency: u16,
+    /// What of a call each priority that waits is owed for each call of a more urgent one.
+    pub low_share: f64,
     /// One HubSpot call.
     pub timeout: Duration,
 }

@@ -4,7 +4,7 @@
 //! (sends and results) and the keeper of its pauses side by side, until it is stopped or the lease
 //! is lost. A lane takes, in this order: an open gate, a permit, a token of its bucket, and only
 //! then a delivery. So nothing waits for its turn in a worker's hands, and the next call always
-//! belongs to the most urgent message.
+//! belongs to the message whose turn it is then.
 
 mod account;
 mod attempt;
@@ -53,6 +53,8 @@ pub struct Settings {
     pub results: f64,
     /// Calls in flight, for each of the two lanes.
     pub concurrency: u16,
+    /// What of a turn each priority that waits is owed for each turn of a more urgent one.
+    pub low_share: f64,
     /// The portal that the token must open.
     pub portal_id: Option<u64>,
     /// How long calls in flight may still take after the stop. Longer than one call, so that every

@@ -13,8 +13,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use self::body::schema;
 use self::body::{Body, Object};
+pub use self::body::{expires_at, schema};
 use crate::hint;
 
 /// The largest request body, in bytes. HubSpot names no limit; a queue needs one.

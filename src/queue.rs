@@ -5,14 +5,15 @@
 //! suite that runs over all of them.
 //!
 //! A *lane* is what a worker receives from. An account has two: `Sends` (three priorities, served
-//! high before normal before low) and `Results` (follow-ups). Waiting copies are in no lane until
-//! they are due.
+//! high before normal before low, with a share left to each) and `Results` (follow-ups). Waiting
+//! copies are in no lane until they are due.
 
 pub mod amqp;
 mod announcement;
 mod lease;
 pub mod memory;
 pub mod sqlite;
+mod turn;
 
 use std::future::Future;
 use std::ops::ControlFlow;
@@ -27,6 +28,7 @@ use crate::story::Story;
 
 pub use announcement::{Announcement, Kind};
 pub use lease::{Before, Grant, Lease, Spends, Teller, Validity};
+pub use turn::Turns;
 
 /// What a worker receives from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,6 +77,15 @@ pub(crate) struct Tag {
     pub(crate) number: u64,
 }
 
+/// How a lane is received from.
+#[derive(Clone, Debug)]
+pub struct IntakeOptions {
+    /// So many messages of one priority are looked at, or held, before they are received.
+    pub prefetch: u16,
+    /// What is left to those that are less urgent.
+    pub turns: Turns,
+}
+
 /// Where requests stand until they are sent.
 pub trait Queue: Clone + Send + Sync + 'static {
     type Intake: Intake;
@@ -95,7 +106,7 @@ pub trait Queue: Clone + Send + Sync + 'static {
         &self,
         account: &AccountName,
         lane: Lane,
-        prefetch: u16,
+        options: IntakeOptions,
     ) -> impl Future<Output = Result<Self::Intake, QueueError>> + Send;
 
     /// Carries a disposition out. When it returns `Ok`, the disposition survives a crash, and the
@@ -154,7 +165,12 @@ pub trait Queue: Clone + Send + Sync + 'static {
 
 /// Hands deliveries out.
 pub trait Intake: Send + 'static {
-    /// The next delivery, highest priority first; waits while there is none, and through outages.
+    /// The next delivery; waits while there is none, and through outages.
+    ///
+    /// Of the sends lane it is of the highest priority that waits, and of a lower one as often as
+    /// its [`Turns`] leave it a share. Within a priority it is, of the first `prefetch`, the one
+    /// that expires first; those that never expire keep their order. No message is overtaken by
+    /// more than `prefetch` later ones.
     ///
     /// Cancel-safe: a delivery is either returned or still to come.
     ///
@@ -330,6 +346,17 @@ impl QueueError {
                 "check that queue.url names the right file; restore it from a backup"
             }
             Self::Newer { .. } => "run the newer Postrider; the file was not touched",
+        }
+    }
+}
+
+impl IntakeOptions {
+    /// So many of each priority, the most urgent always first.
+    #[must_use]
+    pub fn holding(prefetch: u16) -> Self {
+        Self {
+            prefetch,
+            turns: Turns::new(0.0),
         }
     }
 }

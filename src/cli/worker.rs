@@ -266,6 +266,7 @@ fn settings(account: &AccountConfig, grace: Duration) -> Settings {
         quota: account.quota,
         results: account.results,
         concurrency: account.concurrency,
+        low_share: account.low_share,
         portal_id: account.portal_id,
         grace,
     }

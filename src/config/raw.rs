@@ -26,6 +26,7 @@ pub const KEYS: [&str; 28] = [
     "accounts.NAME.api_version",
     "accounts.NAME.results",
     "accounts.NAME.concurrency",
+    "accounts.NAME.low_share",
     "accounts.NAME.timeout",
     "accounts.NAME.quota.tier",
     "accounts.NAME.quota.send.limit",

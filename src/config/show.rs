@@ -60,6 +60,7 @@ impl AccountConfig {
             ("api_version", json!(self.api_version.as_str())),
             ("results", json!(self.results)),
             ("concurrency", json!(self.concurrency)),
+            ("low_share", json!(self.low_share)),
             ("timeout", time(self.timeout)),
         ]);
         shown.extend(window(

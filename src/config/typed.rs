@@ -27,6 +27,8 @@ const TIMEOUT_MAX: Duration = Duration::from_mins(5);
 const STOP_TIMEOUT_MAX: Duration = Duration::from_mins(10);
 /// More calls in flight than any of HubSpot's limits can feed.
 const CONCURRENCY_MAX: u16 = 1000;
+/// With more, urgent mail would go out no sooner than the rest.
+const LOW_SHARE_MAX: f64 = 0.5;
 /// Leaves room for `.send.ACCOUNT.PRIORITY` in the 255 bytes of a RabbitMQ name.
 const PREFIX_BYTES_MAX: usize = 60;
 /// Every tier's burst window (HubSpot's `TEN_SECONDLY_ROLLING`).
@@ -144,6 +146,9 @@ fn account(keys: &Section<'_>) -> Result<AccountConfig, ConfigError> {
             text.parse()
                 .ok()
                 .filter(|n| (1..=CONCURRENCY_MAX).contains(n))
+        })?,
+        low_share: keys.value("low_share", "a share from 0 to 0.5", 0.05, |text| {
+            in_range(text, 0.0, LOW_SHARE_MAX)
         })?,
         timeout: keys.duration("timeout", Duration::from_secs(30), TIMEOUT_MAX)?,
     })

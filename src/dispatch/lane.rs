@@ -15,7 +15,7 @@ use super::{
 use crate::outcome::Disposition;
 use crate::pause::Gate;
 use crate::provider::Provider;
-use crate::queue::{Delivery, Intake, Lane, Lease, Queue, QueueError};
+use crate::queue::{Delivery, Intake, IntakeOptions, Lane, Lease, Queue, QueueError, Turns};
 use crate::quota::{Flight, RateLimiter, Token};
 
 /// How long prefetched messages are held through a pause. Then they go back to the queue, far
@@ -35,6 +35,7 @@ struct Turn<'a, Q: Queue> {
     lane: Lane,
     limiter: &'a Arc<RateLimiter>,
     permits: Arc<Semaphore>,
+    turns: Turns,
     intake: Option<Q::Intake>,
     /// When the intake was opened.
     opened: Instant,
@@ -71,6 +72,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             lane,
             limiter,
             permits: Arc::new(Semaphore::new(self.settings.concurrency.into())),
+            turns: Turns::new(match lane {
+                Lane::Sends => self.settings.low_share,
+                Lane::Results => 0.0,
+            }),
             intake: None,
             opened: Instant::now(),
             permit: None,
@@ -140,9 +145,12 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 turn.intake = None;
             }
             if turn.intake.is_none() {
-                let prefetch = prefetch(self.settings.concurrency);
+                let options = IntakeOptions {
+                    prefetch: prefetch(self.settings.concurrency),
+                    turns: turn.turns.clone(),
+                };
                 let account = &self.account.name;
-                turn.intake = Some(self.queue.open(account, turn.lane, prefetch).await?);
+                turn.intake = Some(self.queue.open(account, turn.lane, options).await?);
                 turn.opened = Instant::now();
                 continue;
             }

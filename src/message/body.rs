@@ -10,7 +10,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Malformed, Priority};
+use super::{BODY_BYTES_MAX, Malformed, Priority};
 
 /// The longest `dispatch.producer`, in characters.
 const PRODUCER_CHARS_MAX: usize = 100;
@@ -83,6 +83,26 @@ pub(super) struct Dispatch {
     #[serde(default)]
     #[schemars(length(max = 100))]
     pub(super) producer: Option<String>,
+}
+
+/// When a request expires, in a body that is not read yet and may be malformed elsewhere. A look: a
+/// name that is spelt with escapes is not seen, and most bodies are only searched for the word.
+#[must_use]
+pub fn expires_at(body: &[u8]) -> Option<Timestamp> {
+    #[derive(Deserialize)]
+    struct Peek {
+        dispatch: PeekDispatch,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct PeekDispatch {
+        expires_at: Timestamp,
+    }
+    let text = std::str::from_utf8(body).ok();
+    let text =
+        text.filter(|text| text.len() <= BODY_BYTES_MAX && text.contains("\"expiresAt\""))?;
+    let peek: Peek = serde_json::from_str(text).ok()?;
+    Some(peek.dispatch.expires_at)
 }
 
 /// The JSON Schema of a request (draft 2020-12), made from the parser's own types.

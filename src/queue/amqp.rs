@@ -57,7 +57,7 @@ use self::link::{Link, Role};
 use self::session::{Held, Session, Sessions};
 use self::topology::Topology;
 use self::trace::Stream;
-use super::{Announcement, Delivery, Depth, Lane, Lease, Queue, QueueError};
+use super::{Announcement, Delivery, Depth, IntakeOptions, Lane, Lease, Queue, QueueError};
 use crate::clock::{self, Clock};
 use crate::journal::{Entry, Journal};
 use crate::message::AccountName;
@@ -147,10 +147,10 @@ impl Queue for AmqpQueue {
         &self,
         account: &AccountName,
         lane: Lane,
-        prefetch: u16,
+        options: IntakeOptions,
     ) -> Result<AmqpIntake, QueueError> {
         let shared = Arc::clone(&self.shared);
-        Ok(AmqpIntake::open(shared, account.clone(), lane, prefetch))
+        Ok(AmqpIntake::open(shared, account.clone(), lane, options))
     }
 
     async fn settle(&self, delivery: Delivery, disposition: Disposition) -> Result<(), QueueError> {

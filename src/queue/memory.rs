@@ -22,8 +22,8 @@ use tokio::sync::Notify;
 pub use self::state::Message;
 use self::state::{Consumer, State};
 use super::{
-    DeadLetter, DeadLetters, Delivery, Depth, Fate, Intake, Lane, Lease, Queue, QueueError, Tally,
-    Teller, Validity,
+    DeadLetter, DeadLetters, Delivery, Depth, Fate, Intake, IntakeOptions, Lane, Lease, Queue,
+    QueueError, Tally, Teller, Validity,
 };
 use crate::clock::Clock;
 use crate::journal::Entry;
@@ -77,7 +77,7 @@ pub enum Interruption {
 /// What stands where.
 #[derive(Clone, Debug, Default)]
 pub struct Standing {
-    /// In the order in which they would be handed out, account by account.
+    /// Account by account, the most urgent first, and then in the order in which they came.
     pub ready: Vec<Message>,
     /// With their due times, the next one first.
     pub waiting: Vec<(Timestamp, Message)>,
@@ -92,7 +92,7 @@ pub struct MemoryIntake {
     queue: MemoryQueue,
     account: AccountName,
     lane: Lane,
-    prefetch: u16,
+    options: IntakeOptions,
     number: u64,
 }
 
@@ -271,12 +271,13 @@ impl Queue for MemoryQueue {
         }
     }
 
-    /// It holds none that were not received; `prefetch` counts when the connection is lost.
+    /// It holds none that were not received; `prefetch` counts when the connection is lost, and
+    /// says how far it looks ahead.
     async fn open(
         &self,
         account: &AccountName,
         lane: Lane,
-        prefetch: u16,
+        options: IntakeOptions,
     ) -> Result<MemoryIntake, QueueError> {
         let mut state = self.broker.lock();
         state.accounts.insert(account.clone());
@@ -285,7 +286,7 @@ impl Queue for MemoryQueue {
             queue: self.clone(),
             account: account.clone(),
             lane,
-            prefetch,
+            options,
             number: state.number(),
         };
         intake.consume(&mut state);
@@ -414,7 +415,8 @@ impl MemoryIntake {
             connection: self.queue.connection.number,
             account: self.account.clone(),
             lane: self.lane,
-            prefetch: self.prefetch,
+            prefetch: self.options.prefetch,
+            turns: self.options.turns.clone(),
         };
         if !state.down {
             state.consumers.entry(self.number).or_insert_with(consumer);

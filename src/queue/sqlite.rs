@@ -26,6 +26,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod trace;
+mod view;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -44,10 +45,11 @@ pub use self::intake::SqliteIntake;
 use self::marks::{InHand, Marks};
 use self::store::Store;
 use self::trace::Book;
+use self::view::View;
 use self::writer::Writer;
 use super::{
-    Before, DeadLetter, DeadLetters, Delivery, Depth, Fate, Lane, Lease, Queue, QueueError, Spends,
-    Tally, Teller,
+    Before, DeadLetter, DeadLetters, Delivery, Depth, Fate, IntakeOptions, Lane, Lease, Queue,
+    QueueError, Spends, Tally, Teller,
 };
 use crate::clock::{self, Clock};
 use crate::journal::{Entry, Journal};
@@ -192,12 +194,13 @@ impl Queue for SqliteQueue {
         }
     }
 
-    /// It holds none that were not received, whatever `prefetch` says: a claim costs microseconds.
+    /// It holds none that were not received, since a claim costs microseconds: `prefetch` only says
+    /// how far it looks ahead.
     async fn open(
         &self,
         account: &AccountName,
         lane: Lane,
-        _prefetch: u16,
+        options: IntakeOptions,
     ) -> Result<SqliteIntake, QueueError> {
         if self.shared.mode == Mode::Command {
             return Err(self.taken());
@@ -205,13 +208,8 @@ impl Queue for SqliteQueue {
         let path = self.shared.path.clone();
         let store = blocking(move || Store::open(&path)).await?;
         let hand = Arc::clone(&self.shared.hand);
-        Ok(SqliteIntake::new(
-            store,
-            hand,
-            self.shared.clock,
-            account.clone(),
-            lane,
-        ))
+        let view = View::new(store, account.clone(), lane, options);
+        Ok(SqliteIntake::new(view, hand, self.shared.clock))
     }
 
     async fn settle(&self, delivery: Delivery, disposition: Disposition) -> Result<(), QueueError> {

@@ -9,7 +9,9 @@ use super::scenario::Scenario;
 use crate::message::AccountName;
 use crate::outcome::Disposition;
 use crate::queue::memory::{Interruption, MemoryIntake, MemoryQueue};
-use crate::queue::{Delivery, Depth, Intake, Lane, Lease, Parcel, Queue, QueueError};
+use crate::queue::{
+    Delivery, Depth, Intake, IntakeOptions, Lane, Lease, Parcel, Queue, QueueError,
+};
 
 /// A worker's connection; clones share it.
 #[derive(Clone, Debug)]
@@ -77,11 +79,11 @@ impl Queue for Held {
         &self,
         account: &AccountName,
         lane: Lane,
-        prefetch: u16,
+        options: IntakeOptions,
     ) -> Result<HeldIntake, QueueError> {
         self.life.reaches_broker().await;
         Ok(HeldIntake {
-            intake: self.queue.open(account, lane, prefetch).await?,
+            intake: self.queue.open(account, lane, options).await?,
             held: self.clone(),
             arrived: None,
         })

@@ -41,6 +41,7 @@ pub(super) struct Scenario {
     pub(super) retry: RetryConfig,
     pub(super) results: f64,
     pub(super) concurrency: u16,
+    pub(super) low_share: f64,
     pub(super) checks_portal: bool,
     /// Of one call to HubSpot.
     pub(super) timeout: Duration,
@@ -136,6 +137,7 @@ impl Scenario {
                 .unwrap_or("UTC"),
             unreachable: some(&mut rng, 0.3, |rng| 0.1 * rng.f64()).unwrap_or_default(),
             interrupted: some(&mut rng, 0.5, |rng| 0.1 * rng.f64()).unwrap_or_default(),
+            low_share: *rng.choice(&[0.0, 0.05, 0.5]).unwrap_or(&0.05),
             shocks,
             calm_at: began + calm_after,
         }

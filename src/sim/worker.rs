@@ -150,6 +150,7 @@ impl Machine {
                     quota: config.quota,
                     results: config.results,
                     concurrency: config.concurrency,
+                    low_share: config.low_share,
                     portal_id: config.portal_id,
                     grace: GRACE,
                 },
@@ -232,6 +233,7 @@ fn account(world: &World, number: usize) -> AccountConfig {
         quota: scenario.quota,
         results: scenario.results,
         concurrency: scenario.concurrency,
+        low_share: scenario.low_share,
         timeout: scenario.timeout,
     }
 }

@@ -13,7 +13,9 @@ use postrider::message::{AccountName, MessageId, Priority};
 use postrider::outcome::{DeadReason, Disposition, Words};
 use postrider::queue::Parcel;
 use postrider::queue::amqp::{AmqpOptions, AmqpQueue};
-use postrider::queue::{DeadLetter, DeadLetters, Delivery, Fate, Intake, Lane, Queue, QueueError};
+use postrider::queue::{
+    DeadLetter, DeadLetters, Delivery, Fate, Intake, IntakeOptions, Lane, Queue, QueueError,
+};
 use postrider::story::{Death, Story};
 use tokio::time::{Instant, timeout};
 
@@ -389,7 +391,10 @@ fn death(key: &str) -> Death {
 
 async fn open(queue: &AmqpQueue) -> impl Intake + use<> {
     let account = AccountName::default();
-    queue.open(&account, Lane::Sends, 10).await.unwrap()
+    queue
+        .open(&account, Lane::Sends, IntakeOptions::holding(10))
+        .await
+        .unwrap()
 }
 
 async fn receive(intake: &mut impl Intake) -> Delivery {

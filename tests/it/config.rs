@@ -247,6 +247,10 @@ fn wrong_values_name_key_value_and_place() {
     accounts.default.concurrency is "0" (FILE line 2)
     hint: it takes a number from 1 to 1000
     "#);
+    insta::assert_snapshot!(refused("[accounts.default]\nlow_share = 0.6"), @r#"
+    accounts.default.low_share is "0.6" (FILE line 2)
+    hint: it takes a share from 0 to 0.5
+    "#);
     insta::assert_snapshot!(refused("[accounts.default.quota]\ntier = 'gold'"), @r#"
     accounts.default.quota.tier is "gold" (FILE line 2)
     hint: it takes one of free, starter, professional, enterprise, limit-increase, marketplace

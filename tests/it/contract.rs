@@ -13,6 +13,7 @@ mod dead;
 mod hand;
 mod lanes;
 mod steps;
+mod turns;
 mod waiting;
 
 use std::time::Duration;
@@ -88,4 +89,10 @@ suite! {
         a_closed_intake_has_given_back_what_was_not_received_in_order
         an_intake_holds_no_more_than_its_prefetch
         receive_may_be_cancelled;
+    turns:
+        a_share_is_left_to_each_priority_that_waits
+        what_expires_first_goes_first
+        nobody_is_overtaken_by_more_than_the_prefetch
+        what_was_overtaken_is_given_back_in_order
+        follow_ups_keep_their_order;
 }

@@ -5,6 +5,7 @@ mod doubt;
 mod journal;
 mod overheard;
 mod trouble;
+mod turns;
 mod world;
 
 use std::sync::Arc;

@@ -34,6 +34,7 @@ fn config(base_url: &str) -> AccountConfig {
         },
         results: 1.0,
         concurrency: 4,
+        low_share: 0.05,
         timeout: Duration::from_secs(20),
     }
 }

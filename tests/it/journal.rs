@@ -10,7 +10,7 @@ use postrider::clock::Clock;
 use postrider::journal::{Entry, Record, Then};
 use postrider::message::{AccountName, Priority};
 use postrider::outcome::Disposition;
-use postrider::queue::{Intake, Lane, Parcel, Queue, Traces};
+use postrider::queue::{Intake, IntakeOptions, Lane, Parcel, Queue, Traces};
 use postrider::story::Story;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -83,7 +83,10 @@ async fn is_read_back(queue: &(impl Queue + Traces)) {
 /// Mail is published, handed out, and settled.
 async fn mail_goes_on(queue: &impl Queue) {
     let account = AccountName::default();
-    let mut intake = queue.open(&account, Lane::Sends, 1).await.unwrap();
+    let mut intake = queue
+        .open(&account, Lane::Sends, IntakeOptions::holding(1))
+        .await
+        .unwrap();
     let parcel = Parcel {
         body: "{}".into(),
         message_id: Some("mail".into()),

@@ -8,7 +8,7 @@ use postrider::clock::Clock;
 use postrider::message::{AccountName, SendRequest};
 use postrider::outcome::Disposition;
 use postrider::queue::amqp::{AmqpOptions, AmqpQueue};
-use postrider::queue::{Intake, Lane, Queue};
+use postrider::queue::{Intake, IntakeOptions, Lane, Queue};
 use secrecy::ExposeSecret;
 use tokio::process::Command;
 
@@ -88,7 +88,11 @@ async fn its_producers_publish() {
     .await;
 
     let mut intake = queue
-        .open(&AccountName::default(), Lane::Sends, 10)
+        .open(
+            &AccountName::default(),
+            Lane::Sends,
+            IntakeOptions::holding(10),
+        )
         .await
         .unwrap();
     for _ in 0..2 {

@@ -4,7 +4,7 @@
 mod schema;
 
 use postrider::message::{
-    AccountName, BODY_BYTES_MAX, Malformed, Priority, ROLE_PREFIXES, SendRequest,
+    AccountName, BODY_BYTES_MAX, Malformed, Priority, ROLE_PREFIXES, SendRequest, expires_at,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -78,6 +78,25 @@ fn every_field_is_read() {
     let hour = request.expires_at.unwrap() - request.send_at.unwrap();
     assert_eq!(hour.total(jiff::Unit::Hour).unwrap().to_string(), "1");
     assert_eq!(request.producer.as_deref(), Some("billing"));
+}
+
+#[test]
+fn a_look_tells_when_a_body_expires() {
+    let at = |text: &str| expires_at(text.as_bytes());
+    let noon = "2026-12-01T12:00:00Z".parse().ok();
+    let body =
+        r#"{"message":{"to":[{}]},"dispatch":{"sendAt":7,"expiresAt":"2026-12-01T12:00:00Z"}}"#;
+    assert_eq!(at(body), noon, "whatever else is wrong with it");
+    for none in [
+        r#"{"dispatch":{"expiresAt":null}}"#,
+        r#"{"dispatch":{"expiresAt":"soon"}}"#,
+        r#"{"expiresAt":"2026-12-01T12:00:00Z"}"#,
+        r#"{"customProperties":{"dispatch":{"expiresAt":"2026-12-01T12:00:00Z"}}}"#,
+        r#"["expiresAt"#,
+    ] {
+        assert_eq!(at(none), None, "{none}");
+    }
+    assert_eq!(expires_at(&[0xFF]), None);
 }
 
 #[test]

@@ -12,7 +12,9 @@ use postrider::message::{AccountName, Priority};
 use postrider::outcome::Disposition;
 use postrider::queue::Parcel;
 use postrider::queue::sqlite::{Mode, SqliteQueue};
-use postrider::queue::{Before, DeadLetters, Fate, Intake, Lane, Queue, QueueError, Spends};
+use postrider::queue::{
+    Before, DeadLetters, Fate, Intake, IntakeOptions, Lane, Queue, QueueError, Spends,
+};
 use postrider::story::Story;
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -45,7 +47,10 @@ async fn a_command_works_beside_a_worker() {
     let file = File::new();
     let worker = file.open(Mode::Worker).await.unwrap();
     let command = file.open(Mode::Command).await.unwrap();
-    let mut intake = worker.open(&account(), Lane::Sends, 10).await.unwrap();
+    let mut intake = worker
+        .open(&account(), Lane::Sends, IntakeOptions::holding(10))
+        .await
+        .unwrap();
 
     // The worker waits already, and learns of it by the file alone.
     let (received, published) = tokio::join!(
@@ -78,7 +83,9 @@ async fn a_command_dispatches_nothing() {
     let command = file.open(Mode::Command).await.unwrap();
     let lease = command.lease(&account()).await;
     assert!(matches!(lease, Err(QueueError::Taken { .. })), "{lease:?}");
-    let intake = command.open(&account(), Lane::Sends, 1).await;
+    let intake = command
+        .open(&account(), Lane::Sends, IntakeOptions::holding(1))
+        .await;
     assert!(
         matches!(intake, Err(QueueError::Taken { .. })),
         "{intake:?}"
@@ -117,7 +124,10 @@ async fn two_intakes_of_one_lane_never_hand_out_the_same() {
         queue.publish(parcel(&n.to_string())).await.unwrap();
     }
     let drain = async || {
-        let mut intake = queue.open(&account(), Lane::Sends, 10).await.unwrap();
+        let mut intake = queue
+            .open(&account(), Lane::Sends, IntakeOptions::holding(10))
+            .await
+            .unwrap();
         let mut bodies = Vec::new();
         while let Ok(delivery) = timeout(Duration::from_millis(500), intake.receive()).await {
             let delivery = delivery.unwrap();
@@ -138,12 +148,18 @@ async fn a_file_outlives_its_worker() {
     let queue = file.open(Mode::Worker).await.unwrap();
     queue.publish(parcel("one")).await.unwrap();
     // In hand when the worker vanishes.
-    let mut intake = queue.open(&account(), Lane::Sends, 10).await.unwrap();
+    let mut intake = queue
+        .open(&account(), Lane::Sends, IntakeOptions::holding(10))
+        .await
+        .unwrap();
     intake.receive().await.unwrap();
     drop((queue, intake));
 
     let queue = file.open(Mode::Worker).await.unwrap();
-    let mut intake = queue.open(&account(), Lane::Sends, 10).await.unwrap();
+    let mut intake = queue
+        .open(&account(), Lane::Sends, IntakeOptions::holding(10))
+        .await
+        .unwrap();
     let delivery = timeout(DEADLINE, intake.receive()).await.unwrap().unwrap();
     assert_eq!(delivery.body, "one");
     assert!(delivery.redelivered, "a call may have been made for it");
@@ -159,7 +175,10 @@ async fn where_nobody_knows_what_was_in_hand_all_of_it_may_have_been() {
 
     let queue = file.open(Mode::Worker).await.unwrap();
     queue.publish(parcel("two")).await.unwrap();
-    let mut intake = queue.open(&account(), Lane::Sends, 10).await.unwrap();
+    let mut intake = queue
+        .open(&account(), Lane::Sends, IntakeOptions::holding(10))
+        .await
+        .unwrap();
     for (body, redelivered) in [("one", true), ("two", false)] {
         let delivery = timeout(DEADLINE, intake.receive()).await.unwrap().unwrap();
         assert_eq!(
@@ -174,7 +193,10 @@ async fn a_settle_that_nobody_waits_for_is_made_all_the_same() {
     let file = File::new();
     let queue = file.open(Mode::Worker).await.unwrap();
     queue.publish(parcel("one")).await.unwrap();
-    let mut intake = queue.open(&account(), Lane::Sends, 10).await.unwrap();
+    let mut intake = queue
+        .open(&account(), Lane::Sends, IntakeOptions::holding(10))
+        .await
+        .unwrap();
     let delivery = intake.receive().await.unwrap();
     let until = Clock::system().now();
     let story = Box::new(delivery.story.clone());

@@ -19,7 +19,8 @@ use super::channel::{self, ANSWER_TIMEOUT};
 use super::session::{Held, Session};
 use super::{Shared, error, properties};
 use crate::message::{AccountName, Priority};
-use crate::queue::{Delivery, Intake, Lane, QueueError};
+use crate::queue::turn::{Turns, Waiting};
+use crate::queue::{Delivery, Intake, IntakeOptions, Lane, QueueError};
 
 /// Before a lane is opened again, so that a consumer which is refused at once does not spin.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
@@ -37,6 +38,7 @@ pub struct AmqpIntake {
     account: AccountName,
     lane: Lane,
     prefetch: u16,
+    turns: Turns,
     state: State,
 }
 
@@ -61,8 +63,8 @@ struct Source {
     queue: Arc<str>,
     priority: Priority,
     consumer: Consumer,
-    /// Not received yet; the consumer itself cannot be looked into.
-    waiting: VecDeque<Delivery>,
+    /// Not received yet, in the order in which they came; the consumer itself cannot be looked into.
+    waiting: VecDeque<(Waiting, Delivery)>,
 }
 
 // === impl AmqpIntake ===
@@ -73,13 +75,14 @@ impl AmqpIntake {
         shared: Arc<Shared>,
         account: AccountName,
         lane: Lane,
-        prefetch: u16,
+        options: IntakeOptions,
     ) -> Self {
         let mut intake = Self {
             shared,
             account,
             lane,
-            prefetch,
+            prefetch: options.prefetch.max(1),
+            turns: options.turns,
             state: State::Ended,
         };
         intake.state = intake.opening(Duration::ZERO);
@@ -130,7 +133,16 @@ impl Intake for AmqpIntake {
                 }
                 State::Consuming(consuming) => {
                     let (account, lane) = (&self.account, self.lane);
-                    let next = std::future::poll_fn(|cx| consuming.poll_next(cx, account, lane));
+                    let (turns, prefetch) = (&self.turns, self.prefetch);
+                    let next = std::future::poll_fn(|cx| {
+                        if !consuming.take_in(cx, account, lane) {
+                            return Poll::Ready(None);
+                        }
+                        match consuming.next(turns, prefetch) {
+                            Some(delivery) => Poll::Ready(Some(delivery)),
+                            None => Poll::Pending,
+                        }
+                    });
                     if let Some(delivery) = next.await {
                         return Ok(delivery);
                     }
@@ -169,7 +181,7 @@ impl Consuming {
         prefetch: u16,
     ) -> Result<Self, QueueError> {
         let connections = shared.link.connections().await?;
-        let channel = channel::open(&connections, prefetch.max(1)).await?;
+        let channel = channel::open(&connections, prefetch).await?;
         let mut sources = Vec::new();
         for (queue, priority) in shared.topology.lanes(account, lane) {
             let consuming = channel::consume(&channel, connections.place(), &queue);
@@ -190,30 +202,32 @@ impl Consuming {
         Ok(Self { session, sources })
     }
 
-    /// The next delivery, or none when any of the consumers has ended.
-    fn poll_next(
-        &mut self,
-        cx: &mut Context<'_>,
-        account: &AccountName,
-        lane: Lane,
-    ) -> Poll<Option<Delivery>> {
+    /// Takes in what has come, until it has to wait; `false` when any of the consumers has ended.
+    fn take_in(&mut self, cx: &mut Context<'_>, account: &AccountName, lane: Lane) -> bool {
         for source in &mut self.sources {
             loop {
                 match Pin::new(&mut source.consumer).poll_next(cx) {
                     Poll::Ready(Some(Ok(message))) => {
                         let delivery = source.delivery(message, &self.session, account, lane);
-                        source.waiting.push_back(delivery);
+                        let waiting = Waiting::new(lane, &delivery.body);
+                        source.waiting.push_back((waiting, delivery));
                     }
-                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(None),
+                    Poll::Ready(Some(Err(_)) | None) => return false,
                     Poll::Pending => break,
                 }
             }
         }
+        true
+    }
+
+    /// The delivery whose turn it is.
+    fn next(&mut self, turns: &Turns, look_ahead: u16) -> Option<Delivery> {
+        let given = turns.give(Priority::ALL.map(|priority| {
+            let waits = |it: &Source| it.priority == priority && !it.waiting.is_empty();
+            self.sources.iter().any(waits)
+        }))?;
         let mut sources = self.sources.iter_mut();
-        match sources.find_map(|source| source.waiting.pop_front()) {
-            Some(delivery) => Poll::Ready(Some(delivery)),
-            None => Poll::Pending,
-        }
+        sources.find(|it| it.priority == given)?.next(look_ahead)
     }
 
     /// Ends the consumers and returns what was not received, and how many that were. What was
@@ -240,6 +254,15 @@ impl Consuming {
 // === impl Source ===
 
 impl Source {
+    /// The next of those that wait: the others stay in their order.
+    fn next(&mut self, look_ahead: u16) -> Option<Delivery> {
+        let place = Waiting::earliest(self.waiting.iter().map(|(it, _)| it), look_ahead);
+        for (overtaken, _) in self.waiting.iter_mut().take(place) {
+            overtaken.let_pass();
+        }
+        self.waiting.remove(place).map(|(_, delivery)| delivery)
+    }
+
     fn delivery(
         &self,
         message: Message,
@@ -282,7 +305,7 @@ async fn give_back(session: &Session, sources: Vec<Source>) -> Result<u64, Queue
         let cancelled = (session.channel()).basic_cancel(tag, BasicCancelOptions::default());
         error::within(ANSWER_TIMEOUT, place, cancelled).await?;
         let mut tags = Vec::new();
-        for delivery in source.waiting {
+        for (_, delivery) in source.waiting {
             session.forget(delivery.tag);
             tags.push(delivery.tag.number);
         }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use super::super::turn::{Turns, Waiting};
 use super::super::{DeadLetter, Delivery, Depth, Lane, QueueError, Tag};
 use super::line::Line;
 use crate::clock::{Clock, until};
@@ -19,7 +20,7 @@ use crate::story::Story;
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) accounts: BTreeSet<AccountName>,
-    /// In the order in which they are handed out.
+    /// The most urgent first, and then in the order in which they came.
     pub(super) ready: BTreeMap<Seat, Message>,
     /// A delay is measured by the broker's own clock, from when the message came.
     pub(super) waiting: BTreeMap<(Instant, u64), (Timestamp, Message)>,
@@ -44,6 +45,7 @@ pub(super) struct Consumer {
     pub(super) account: AccountName,
     pub(super) lane: Lane,
     pub(super) prefetch: u16,
+    pub(super) turns: Turns,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,6 +77,8 @@ pub struct Message {
     pub redelivered: bool,
     /// The connection in whose hands it is, or was last.
     pub(super) connection: u64,
+    /// Its turn among those of its priority.
+    waiting: Waiting,
     number: u64,
 }
 
@@ -120,6 +124,7 @@ impl State {
             story,
             redelivered: false,
             connection: 0,
+            waiting: Waiting::default(),
             number: self.number(),
         };
         let place = Place::Queued(message.number);
@@ -159,7 +164,8 @@ impl State {
         depths
     }
 
-    fn stand(&mut self, message: Message, place: Place) {
+    fn stand(&mut self, mut message: Message, place: Place) {
+        message.waiting = Waiting::new(message.lane, &message.body);
         let seat = Seat {
             account: message.account.clone(),
             lane: message.lane,
@@ -250,6 +256,36 @@ impl State {
         Some(told)
     }
 
+    /// The seat whose turn it is.
+    fn next(&mut self, account: &AccountName, lane: Lane, intake: u64) -> Option<Seat> {
+        let Consumer {
+            turns, prefetch, ..
+        } = self.consumers.get_mut(&intake)?;
+        let seats = |priority: Option<Priority>| {
+            let seat = |place| Seat {
+                account: account.clone(),
+                lane,
+                priority,
+                place,
+            };
+            seat(Place::Returned(0))..=seat(Place::Queued(u64::MAX))
+        };
+        let given = match lane {
+            Lane::Sends => {
+                let waits = |priority| self.ready.range(seats(Some(priority))).next().is_some();
+                seats(Some(turns.give(Priority::ALL.map(waits))?))
+            }
+            Lane::Results => seats(None),
+        };
+        let ahead = self.ready.range(given.clone()).take((*prefetch).into());
+        let place = Waiting::earliest(ahead.map(|(_, message)| &message.waiting), *prefetch);
+        let mut waiting = self.ready.range_mut(given);
+        for (_, message) in waiting.by_ref().take(place) {
+            message.waiting.let_pass();
+        }
+        waiting.next().map(|(seat, _)| seat.clone())
+    }
+
     pub(super) fn hand_out(
         &mut self,
         account: &AccountName,
@@ -259,17 +295,7 @@ impl State {
         if self.down {
             return None;
         }
-        let first = Seat {
-            account: account.clone(),
-            lane,
-            priority: None,
-            place: Place::Returned(0),
-        };
-        let (seat, _) = self.ready.range(first..).next()?;
-        if seat.account != *account || seat.lane != lane {
-            return None;
-        }
-        let seat = seat.clone();
+        let seat = self.next(account, lane, intake)?;
         let connection = self.consumers.get(&intake)?.connection;
         let mut message = self.ready.remove(&seat)?;
         message.connection = connection;

@@ -18,7 +18,13 @@ async fn queue_with(bodies: &[&str]) -> (MemoryQueue, MemoryIntake) {
         };
         queue.publish(parcel).await.unwrap();
     }
-    let intake = queue.open(&AccountName::default(), Lane::Sends, 1).await;
+    let intake = queue
+        .open(
+            &AccountName::default(),
+            Lane::Sends,
+            IntakeOptions::holding(1),
+        )
+        .await;
     (queue, intake.unwrap())
 }
 

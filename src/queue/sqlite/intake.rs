@@ -9,11 +9,10 @@ use rusqlite::ErrorCode;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::super::{Delivery, Intake, Lane, QueueError, Tag};
+use super::super::{Delivery, Intake, QueueError, Tag};
 use super::hand::{Claim, Hand};
-use super::store::{Store, Stored};
+use super::view::View;
 use crate::clock::{self, Clock};
-use crate::message::AccountName;
 
 /// The longest sleep before a lane is looked at again. Wall time may be set forward.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -34,11 +33,9 @@ pub struct SqliteIntake {
 
 #[derive(Debug)]
 struct Place {
-    store: Mutex<Store>,
+    view: Mutex<View>,
     hand: Arc<Hand>,
     clock: Clock,
-    account: AccountName,
-    lane: Lane,
     intake: u64,
 }
 
@@ -51,23 +48,15 @@ enum Found {
 }
 
 impl SqliteIntake {
-    pub(super) fn new(
-        store: Store,
-        hand: Arc<Hand>,
-        clock: Clock,
-        account: AccountName,
-        lane: Lane,
-    ) -> Self {
+    pub(super) fn new(view: View, hand: Arc<Hand>, clock: Clock) -> Self {
         Self {
             changed: hand.changed.subscribe(),
             stuck: hand.stuck.subscribe(),
             claiming: None,
             place: Arc::new(Place {
-                store: Mutex::new(store),
+                view: Mutex::new(view),
                 hand,
                 clock,
-                account,
-                lane,
                 intake: INTAKES.fetch_add(1, Ordering::Relaxed),
             }),
         }
@@ -117,56 +106,42 @@ impl Intake for SqliteIntake {
 
 impl Place {
     fn claim(&self) -> Result<Found, QueueError> {
-        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.now();
-        self.next(&store, now).map_err(|error| store.fault(&error))
+        let found = self.next(&mut view, now);
+        found.map_err(|error| view.store.fault(&error))
     }
 
-    fn next(&self, store: &Store, now: Timestamp) -> rusqlite::Result<Found> {
+    fn next(&self, view: &mut View, now: Timestamp) -> rusqlite::Result<Found> {
         let mut held = self.hand.lock();
         if held.is_closed() {
             return Ok(Found::Closed);
         }
         loop {
-            let is_free = |number| held.is_free(number);
-            let Some(number) = store.next(&self.account, self.lane, now, is_free)? else {
-                return store
-                    .next_due(&self.account, self.lane, now)
-                    .map(Found::NothingUntil);
+            let Some(number) = view.next(now, |number| held.is_free(number))? else {
+                return view.next_due(now).map(Found::NothingUntil);
             };
             // Read before it is taken in hand: after an error it is still there for the next look.
-            let stored = match store.read(number) {
+            let stored = match view.store.read(number) {
                 // Its own pages are damaged, for the index has just been read: the others go on.
                 Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
                     held.set_aside(number);
                     tracing::error!(
-                        number, %error, hint = store.fault(&error).hint(),
+                        number, %error, hint = view.store.fault(&error).hint(),
                         "queue.row_damaged: row {number} cannot be read and is set aside; it stays in the file"
                     );
                     continue;
                 }
                 stored => stored?,
             };
-            let delivery = self.delivery(stored, number, held.take(number, self.intake));
+            let tag = Tag {
+                intake: self.intake,
+                number: number.cast_unsigned(),
+            };
+            let delivery = view.delivery(stored, tag, held.take(number, self.intake));
             drop(held);
             let claim = Claim::new(Arc::clone(&self.hand), delivery);
             return Ok(Found::Next(Box::new(claim)));
-        }
-    }
-
-    fn delivery(&self, stored: Stored, number: i64, redelivered: bool) -> Delivery {
-        Delivery {
-            body: stored.body,
-            message_id: stored.message_id,
-            account: self.account.clone(),
-            priority: stored.priority,
-            lane: self.lane,
-            story: stored.story,
-            redelivered,
-            tag: Tag {
-                intake: self.intake,
-                number: number.cast_unsigned(),
-            },
         }
     }
 }

@@ -157,17 +157,17 @@ impl Store {
 
     // === reading ===
 
-    /// The most urgent message of a lane that `is_free`.
+    /// The first messages of one priority of a lane that are free, at most `count`.
     ///
     /// What had to wait goes before what just arrived: it is older. This steps through the index
     /// over what is in hand, and reads no row.
-    pub(super) fn next(
+    pub(super) fn first(
         &self,
-        account: &AccountName,
-        lane: Lane,
+        (account, lane, priority): (&AccountName, Lane, Priority),
         now: Timestamp,
+        count: usize,
         is_free: impl Fn(i64) -> bool,
-    ) -> rusqlite::Result<Option<i64>> {
+    ) -> rusqlite::Result<Vec<i64>> {
         let mut waited = self.connection.prepare_cached(
             "SELECT number FROM message
              WHERE account = ?1 AND lane = ?2 AND priority = ?3 AND due BETWEEN 1 AND ?4
@@ -178,18 +178,26 @@ impl Store {
              WHERE account = ?1 AND lane = ?2 AND priority = ?3 AND due = 0
              ORDER BY number",
         )?;
-        let (account, lane, now) = (account.as_str(), lane.as_str(), now.as_millisecond());
-        for rank in Priority::ALL.map(rank) {
-            let rows = waited.query(params![account, lane, rank, now])?;
-            if let Some(number) = first_free(rows, &is_free)? {
-                return Ok(Some(number));
-            }
+        let (account, lane, rank) = (account.as_str(), lane.as_str(), rank(priority));
+        let mut found = Vec::new();
+        let rows = waited.query(params![account, lane, rank, now.as_millisecond()])?;
+        take_free(rows, &is_free, count, &mut found)?;
+        if found.len() < count {
             let rows = arrived.query(params![account, lane, rank])?;
-            if let Some(number) = first_free(rows, &is_free)? {
-                return Ok(Some(number));
-            }
+            take_free(rows, &is_free, count, &mut found)?;
         }
-        Ok(None)
+        Ok(found)
+    }
+
+    /// A look at the body of a message; `None` where it cannot be read, which is told when it is
+    /// to be handed out.
+    pub(super) fn look_at<T>(&self, number: i64, look: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let body = "SELECT body FROM message WHERE number = ?1";
+        let mut statement = self.connection.prepare_cached(body).ok()?;
+        let looked = statement.query_row([number], |row| {
+            Ok(look(bytes_of(row.get_ref(0)?).unwrap_or_default()))
+        });
+        looked.ok()
     }
 
     /// When the next one of a lane falls due.
@@ -399,14 +407,22 @@ fn add(row: &Row<'_>, depth: &mut Depth) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn first_free(mut rows: Rows<'_>, is_free: impl Fn(i64) -> bool) -> rusqlite::Result<Option<i64>> {
-    while let Some(row) = rows.next()? {
+/// Adds those of `rows` that are free, until there are `count`.
+fn take_free(
+    mut rows: Rows<'_>,
+    is_free: impl Fn(i64) -> bool,
+    count: usize,
+    found: &mut Vec<i64>,
+) -> rusqlite::Result<()> {
+    while found.len() < count
+        && let Some(row) = rows.next()?
+    {
         let number = row.get(0)?;
         if is_free(number) {
-            return Ok(Some(number));
+            found.push(number);
         }
     }
-    Ok(None)
+    Ok(())
 }
 
 fn first_bool(row: &Row<'_>) -> rusqlite::Result<bool> {

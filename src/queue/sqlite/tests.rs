@@ -12,8 +12,9 @@ use super::change::Change;
 use super::hand::{Hand, row_of};
 use super::intake::SqliteIntake;
 use super::store::Store;
+use super::view::View;
 use super::writer::Writer;
-use super::{Delivery, Lane, QueueError};
+use super::{Delivery, IntakeOptions, Lane, QueueError};
 use crate::clock::Clock;
 use crate::message::{AccountName, BODY_BYTES_MAX, Priority};
 use crate::outcome::Disposition;
@@ -38,15 +39,12 @@ impl Parts {
         let mut store = Store::open(&path).unwrap();
         store.declare(&[AccountName::default()]).unwrap();
         let store = Arc::new(Mutex::new(store));
+        let options = IntakeOptions::holding(1);
+        let seen = Store::open(&path).unwrap();
+        let view = View::new(seen, AccountName::default(), Lane::Sends, options);
         Self {
             writer: Writer::start(Arc::clone(&store), path.clone(), clock, Arc::clone(&hand)),
-            intake: SqliteIntake::new(
-                Store::open(&path).unwrap(),
-                Arc::clone(&hand),
-                clock,
-                AccountName::default(),
-                Lane::Sends,
-            ),
+            intake: SqliteIntake::new(view, Arc::clone(&hand), clock),
             store,
             hand,
             _folder: folder,

@@ -12,7 +12,7 @@ use postrider::message::{AccountName, Priority};
 use postrider::outcome::{DeadReason, Disposition, Words};
 use postrider::queue::Parcel;
 use postrider::queue::sqlite::{Mode, SqliteQueue};
-use postrider::queue::{Intake, Lane, Queue};
+use postrider::queue::{Intake, IntakeOptions, Lane, Queue};
 use postrider::story::{Attempt, Death, Story};
 use tempfile::TempDir;
 
@@ -111,7 +111,10 @@ impl Shop {
 pub(super) async fn bury(queue: &impl Queue, letters: &[(&str, DeadReason)]) {
     let account = AccountName::default();
     let _lease = queue.lease(&account).await.unwrap();
-    let mut intake = queue.open(&account, Lane::Sends, 1).await.unwrap();
+    let mut intake = queue
+        .open(&account, Lane::Sends, IntakeOptions::holding(1))
+        .await
+        .unwrap();
     for (number, (id, reason)) in letters.iter().enumerate() {
         let parcel = Parcel {
             body: request(id).into(),

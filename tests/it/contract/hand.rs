@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use postrider::message::AccountName;
 use postrider::outcome::{DeadReason, Disposition};
-use postrider::queue::{Intake, Lane, Queue, QueueError};
+use postrider::queue::{Intake, IntakeOptions, Lane, Queue, QueueError};
 
 use super::Backend;
 use super::steps::{
@@ -74,7 +74,7 @@ pub async fn a_closed_intake_has_given_back_what_was_not_received_in_order<B: Ba
     }
     let queue = backend.queue();
     let account = AccountName::default();
-    let opened = queue.open(&account, Lane::Sends, 100);
+    let opened = queue.open(&account, Lane::Sends, IntakeOptions::holding(100));
     let mut intake = opened.await.unwrap();
     let in_hand = next(&mut intake).await;
     tokio::time::sleep(B::ARRIVAL).await;
@@ -100,12 +100,20 @@ pub async fn an_intake_holds_no_more_than_its_prefetch<B: Backend>(backend: B) {
     }
     let queue = backend.queue();
     let _idle = queue
-        .open(&AccountName::default(), Lane::Sends, 2)
+        .open(
+            &AccountName::default(),
+            Lane::Sends,
+            IntakeOptions::holding(2),
+        )
         .await
         .unwrap();
     tokio::time::sleep(B::ARRIVAL).await;
     let mut busy = queue
-        .open(&AccountName::default(), Lane::Sends, 10)
+        .open(
+            &AccountName::default(),
+            Lane::Sends,
+            IntakeOptions::holding(10),
+        )
         .await
         .unwrap();
     for _ in 0..8 {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use postrider::message::{AccountName, Priority};
 use postrider::outcome::Disposition;
 use postrider::queue::Parcel;
-use postrider::queue::{Lane, Queue, QueueError};
+use postrider::queue::{IntakeOptions, Lane, Queue, QueueError};
 
 use super::Backend;
 use super::steps::{
@@ -79,7 +79,7 @@ pub async fn accounts_do_not_mix<B: Backend>(backend: B) {
     let mut first = sends(&backend).await;
     let mut second = backend
         .queue()
-        .open(&account("second"), Lane::Sends, 10)
+        .open(&account("second"), Lane::Sends, IntakeOptions::holding(10))
         .await
         .unwrap();
     let parcel = Parcel {
@@ -105,7 +105,7 @@ pub async fn a_routed_request_changes_its_lane<B: Backend>(backend: B) {
     let mut intake = sends(&backend).await;
     let mut second = backend
         .queue()
-        .open(&account("second"), Lane::Sends, 10)
+        .open(&account("second"), Lane::Sends, IntakeOptions::holding(10))
         .await
         .unwrap();
     let delivery = published(&backend, &mut intake, "not mine").await;

@@ -11,7 +11,7 @@ use postrider::message::{AccountName, Priority};
 use postrider::outcome::{DeadReason, Disposition, Words};
 use postrider::queue::Parcel;
 use postrider::queue::{
-    DeadLetter, DeadLetters, Delivery, Fate, Intake, Lane, Queue, QueueError, Tally,
+    DeadLetter, DeadLetters, Delivery, Fate, Intake, IntakeOptions, Lane, Queue, QueueError, Tally,
 };
 use postrider::story::{Death, Story};
 
@@ -51,7 +51,11 @@ pub type IntakeOf<B> = <<B as Backend>::Queue as Queue>::Intake;
 pub async fn sends<B: Backend>(backend: &B) -> IntakeOf<B> {
     backend
         .queue()
-        .open(&AccountName::default(), Lane::Sends, 10)
+        .open(
+            &AccountName::default(),
+            Lane::Sends,
+            IntakeOptions::holding(10),
+        )
         .await
         .unwrap()
 }
@@ -59,7 +63,11 @@ pub async fn sends<B: Backend>(backend: &B) -> IntakeOf<B> {
 pub async fn results<B: Backend>(backend: &B) -> IntakeOf<B> {
     backend
         .queue()
-        .open(&AccountName::default(), Lane::Results, 10)
+        .open(
+            &AccountName::default(),
+            Lane::Results,
+            IntakeOptions::holding(10),
+        )
         .await
         .unwrap()
 }

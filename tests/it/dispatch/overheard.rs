@@ -8,7 +8,9 @@ use postrider::message::AccountName;
 use postrider::outcome::Disposition;
 use postrider::queue::Parcel;
 use postrider::queue::memory::{MemoryIntake, MemoryQueue};
-use postrider::queue::{Announcement, Delivery, Depth, Lane, Lease, Queue, QueueError};
+use postrider::queue::{
+    Announcement, Delivery, Depth, IntakeOptions, Lane, Lease, Queue, QueueError,
+};
 
 #[derive(Clone)]
 pub(super) struct Overheard {
@@ -51,9 +53,9 @@ impl Queue for Overheard {
         &self,
         account: &AccountName,
         lane: Lane,
-        prefetch: u16,
+        options: IntakeOptions,
     ) -> Result<MemoryIntake, QueueError> {
-        self.queue.open(account, lane, prefetch).await
+        self.queue.open(account, lane, options).await
     }
 
     async fn settle(&self, delivery: Delivery, disposition: Disposition) -> Result<(), QueueError> {

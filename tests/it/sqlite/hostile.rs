@@ -6,7 +6,9 @@ use std::path::Path;
 use postrider::message::MessageId;
 use postrider::outcome::Disposition;
 use postrider::queue::sqlite::{Mode, SqliteIntake};
-use postrider::queue::{DeadLetters, Delivery, Fate, Intake, Lane, Queue, Sight, Traces};
+use postrider::queue::{
+    DeadLetters, Delivery, Fate, Intake, IntakeOptions, Lane, Queue, Sight, Traces,
+};
 use rusqlite::Connection;
 use tokio::time::timeout;
 
@@ -33,7 +35,10 @@ async fn rows_that_are_no_text_hold_nothing_up_and_are_no_ids() {
         assert!(matches!(found, Sight::Nowhere), "{found:?}");
     }
 
-    let mut intake = queue.open(&account(), Lane::Sends, 10).await.unwrap();
+    let mut intake = queue
+        .open(&account(), Lane::Sends, IntakeOptions::holding(10))
+        .await
+        .unwrap();
     let first = receive(&mut intake).await;
     let id = first.message_id.clone().unwrap();
     assert_eq!(id, "id-\u{1a}");
@@ -69,7 +74,10 @@ async fn a_row_whose_pages_are_damaged_is_set_aside_and_its_neighbours_go_on() {
     damage(&file.path);
 
     let queue = file.open(Mode::Worker).await.unwrap();
-    let mut intake = queue.open(&account(), Lane::Sends, 10).await.unwrap();
+    let mut intake = queue
+        .open(&account(), Lane::Sends, IntakeOptions::holding(10))
+        .await
+        .unwrap();
     for body in ["first", "third"] {
         let delivery = receive(&mut intake).await;
         assert_eq!(delivery.body, body);

@@ -1,0 +1,115 @@
+//! Who goes first: under a backlog, and against the clock.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use postrider::clock;
+use postrider::config::{QuotaConfig, WindowConfig};
+use postrider::dispatch::Settings;
+use postrider::message::Priority;
+use postrider::outcome::DeadReason;
+use postrider::queue::{Parcel, Queue};
+
+use super::HOUR;
+use super::world::{Scripted, World, accepted, parcel, settings, start};
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// Ten calls a minute.
+fn slow() -> Settings {
+    Settings {
+        quota: QuotaConfig {
+            send: Some(WindowConfig {
+                limit: 10,
+                window: MINUTE,
+            }),
+            api: None,
+            daily: None,
+        },
+        ..settings()
+    }
+}
+
+async fn publish(world: &World, id: &str, priority: Priority, expires_at: Option<Timestamp>) {
+    let dispatch = expires_at.map_or(String::new(), |at| {
+        format!(r#", "dispatch": {{"priority": "{priority}", "expiresAt": "{at}"}}"#)
+    });
+    let parcel = Parcel {
+        priority,
+        ..parcel(id, &dispatch)
+    };
+    world.queue.publish(parcel).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn low_has_its_share_while_high_never_ends() {
+    let world = start(Scripted::new(|id, _, _| accepted(id)), slow(), 0).await;
+    for n in 0..250 {
+        for priority in [Priority::Low, Priority::High] {
+            publish(&world, &format!("{priority}-{n}"), priority, None).await;
+        }
+    }
+    tokio::time::sleep(20 * MINUTE).await;
+    let mut sent: BTreeMap<String, usize> = BTreeMap::new();
+    for call in world.hubspot.calls() {
+        let (priority, _) = call.send_id.split_once('-').unwrap();
+        *sent.entry(priority.to_owned()).or_default() += 1;
+    }
+    let (high, low) = (sent["high"], sent["low"]);
+    assert!(high + low >= 195, "{sent:?}");
+    assert_eq!(low, high / 20, "{sent:?}");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_expired_costs_nothing_of_the_window() {
+    let world = start(Scripted::new(|id, _, _| accepted(id)), slow(), 0).await;
+    // The two that may go out at once: those behind them have to wait for longer than they have.
+    for n in 0..2 {
+        publish(&world, &format!("first-{n}"), Priority::Normal, None).await;
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let soon = clock::after(world.clock.now(), Duration::from_secs(1));
+    for n in 0..100 {
+        publish(&world, &format!("gone-{n}"), Priority::Normal, Some(soon)).await;
+    }
+    for n in 0..8 {
+        publish(&world, &format!("last-{n}"), Priority::Normal, None).await;
+    }
+    tokio::time::sleep(MINUTE).await;
+    let calls = world.hubspot.calls();
+    assert_eq!(calls.len(), 10, "all that there is room for in a minute");
+    assert!(calls.iter().all(|call| !call.send_id.starts_with("gone")));
+    assert_eq!(world.dead().len(), 100);
+    assert!(
+        world
+            .dead()
+            .iter()
+            .all(|(_, why)| *why == DeadReason::Expired)
+    );
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_pause_what_can_still_arrive_goes_first() {
+    let world = start(Scripted::new(|id, _, _| accepted(id)), slow(), 0).await;
+    let now = world.clock.now();
+    // In the order of their coming the last four would be too late.
+    for n in 0..14 {
+        let tomorrow = clock::after(now, 24 * HOUR);
+        let expires_at = (n % 2 == 0).then_some(tomorrow);
+        publish(&world, &format!("time-{n}"), Priority::Normal, expires_at).await;
+    }
+    for n in 0..14 {
+        let soon = clock::after(now, 100 * MINUTE / 60);
+        publish(&world, &format!("soon-{n}"), Priority::Normal, Some(soon)).await;
+    }
+    world.drained(HOUR).await;
+    assert!(world.dead().is_empty(), "{:?}", world.dead());
+    let calls = world.hubspot.calls();
+    let rest: Vec<_> = calls.iter().map(|call| call.send_id.as_str()).collect();
+    let never: Vec<_> = rest.iter().filter(|id| id.starts_with("time")).collect();
+    assert_eq!(never[..2], [&"time-0", &"time-2"], "{rest:?}");
+    world.end().await;
+}
