@@ -12,6 +12,7 @@ mod kills;
 mod limits;
 mod others;
 mod poison;
+mod priorities;
 mod producers;
 mod replay;
 mod restarts;

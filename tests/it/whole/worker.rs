@@ -116,6 +116,13 @@ impl Worker {
         (status == 200 && depths().count() > 0).then(|| standing.map(str::to_owned).collect())
     }
 
+    /// What `/metrics` tells.
+    pub async fn metrics(&self) -> String {
+        let (status, metrics) = self.get("/metrics").await.expect("it answers");
+        assert_eq!(status, 200);
+        metrics
+    }
+
     /// Whether it dispatches the account, by its own word.
     pub async fn is_owner(&self) -> bool {
         let told = self.get("/metrics").await;

@@ -377,6 +377,15 @@ impl Sandbox {
 
     /// Everything that left as an email: `sendId` and recipient.
     pub async fn mails(&self) -> Vec<(String, String)> {
+        let text = |mail: &Value, name| mail[name].as_str().unwrap().to_owned();
+        let left = self.letters().await;
+        let left = left.iter();
+        left.map(|mail| (text(mail, "sendId"), text(mail, "to")))
+            .collect()
+    }
+
+    /// Everything that left as an email, as the sandbox tells it.
+    pub async fn letters(&self) -> Vec<Value> {
         let mut all = Vec::new();
         let mut after = 0;
         loop {
@@ -388,9 +397,7 @@ impl Sandbox {
             };
             after = last["seq"].as_u64().unwrap();
             let left = |mail: &&Value| mail["result"] == "SENT" || mail["result"] == "QUEUED";
-            let text = |mail: &Value, name| mail[name].as_str().unwrap().to_owned();
-            let left = mails.iter().filter(left);
-            all.extend(left.map(|mail| (text(mail, "sendId"), text(mail, "to"))));
+            all.extend(mails.iter().filter(left).cloned());
         }
     }
 
