@@ -75,8 +75,11 @@
 //! | 7 | `retry` | outcome + story → `Disposition` |
 //! | 8 | `queue/*` | `settle`: one metric, one log line, one entry of the [`journal`] |
 //!
-//! A permit and a token are taken *before* a message is received, so that the next call always
-//! belongs to the most urgent message, and nothing waits for its turn outside the queue.
+//! A permit and a token are taken *before* a message is received, so that nothing waits for its turn
+//! outside the queue. Whose turn it is then, `queue/turn` says for every backend: the most urgent
+//! priority's, but for a share that is left to each of the others that waits; and within it that of
+//! the one that expires first, of those at hand. What has expired goes first of all: it costs no
+//! token.
 //!
 //! An accepted send goes on as a follow-up in the results lane, with permits and a bucket of its
 //! own: look-ups never hold up sends.

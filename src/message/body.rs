@@ -76,7 +76,8 @@ pub(super) struct Dispatch {
     /// Not before this time (RFC 3339, with an offset).
     #[serde(default, deserialize_with = "time")]
     pub(super) send_at: Option<Timestamp>,
-    /// Not after this time: then it is a dead letter, reason `expired`.
+    /// Not after this time: then it is a dead letter, reason `expired`. Until then it goes before
+    /// requests of its priority that expire later.
     #[serde(default, deserialize_with = "time")]
     pub(super) expires_at: Option<Timestamp>,
     /// Who published it: for people who read dead letters.
