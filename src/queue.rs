@@ -168,9 +168,9 @@ pub trait Intake: Send + 'static {
     /// The next delivery; waits while there is none, and through outages.
     ///
     /// Of the sends lane it is of the highest priority that waits, and of a lower one as often as
-    /// its [`Turns`] leave it a share. Within a priority it is, of the first `prefetch`, the one
-    /// that expires first; those that never expire keep their order. No message is overtaken by
-    /// more than `prefetch` later ones.
+    /// its [`Turns`] leave it a share. Within a priority it is, of the first ones (at most
+    /// `prefetch`), the one that expires first; those that never expire keep their order. No
+    /// message is overtaken by more than `prefetch` later ones.
     ///
     /// Cancel-safe: a delivery is either returned or still to come.
     ///

@@ -195,7 +195,7 @@ impl Queue for SqliteQueue {
     }
 
     /// It holds none that were not received, since a claim costs microseconds: `prefetch` only says
-    /// how far it looks ahead.
+    /// how far it looks ahead, and it looks no further than 128.
     async fn open(
         &self,
         account: &AccountName,

@@ -9,6 +9,10 @@ use super::super::{Delivery, IntakeOptions, Lane, Tag};
 use super::store::{Store, Stored};
 use crate::message::{AccountName, Priority};
 
+/// How far an intake looks ahead at the most: each claim steps over so many entries of the index, some
+/// 20 us, and a worker with many calls in flight asks for thousands.
+const LOOK_AHEAD_MAX: u16 = 128;
+
 /// One lane, through a connection of its own.
 #[derive(Debug)]
 pub(super) struct View {
@@ -34,7 +38,7 @@ impl View {
             account,
             lane,
             look_ahead: match lane {
-                Lane::Sends => options.prefetch.max(1),
+                Lane::Sends => options.prefetch.clamp(1, LOOK_AHEAD_MAX),
                 Lane::Results => 1,
             },
             turns: options.turns,
