@@ -131,8 +131,8 @@ pub trait Queue: Clone + Send + Sync + 'static {
     /// How many messages stand where. Queue names are those of `queue.prefix` in every backend.
     fn depths(&self) -> impl Future<Output = Result<Vec<Depth>, QueueError>> + Send;
 
-    /// How many requests of an account stand in its sends lane and are due, in hand or not; of more
-    /// than `most` it may tell any number above that.
+    /// How many requests of an account stand in its sends lane and are due, in hand or not. Those
+    /// that are just coming in may be missed; of more than `most` it may tell any number above that.
     fn waiting(
         &self,
         account: &AccountName,

@@ -12,7 +12,7 @@ use super::{ConfigError, DEFAULT_FILE, Sources};
 use crate::hint;
 
 /// Every key there is; `NAME` stands for an account's name.
-pub const KEYS: [&str; 28] = [
+pub const KEYS: [&str; 29] = [
     "queue.url",
     "queue.url_file",
     "queue.prefix",

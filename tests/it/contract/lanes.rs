@@ -182,7 +182,7 @@ pub async fn what_is_due_to_be_sent_is_counted<B: Backend>(backend: B) {
         };
         backend.queue().publish(parcel).await.unwrap();
     }
-    // What was prefetched is counted when it has arrived.
+    // What comes in counts when it is in hand.
     let counted = async |expected| {
         let arrived = async {
             while waiting().await != expected {
@@ -197,6 +197,7 @@ pub async fn what_is_due_to_be_sent_is_counted<B: Backend>(backend: B) {
     let mut intake = sends(&backend).await;
     let high = next(&mut intake).await;
     let normal = next(&mut intake).await;
+    let _low = next(&mut intake).await;
     counted(3).await;
     complete(&backend, high).await;
     counted(2).await;

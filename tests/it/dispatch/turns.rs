@@ -26,6 +26,7 @@ fn slow() -> Settings {
             }),
             api: None,
             daily: None,
+            daily_reserve: 0,
         },
         ..settings()
     }
