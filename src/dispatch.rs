@@ -154,6 +154,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             if stop.is_cancelled() {
                 return Ok(());
             }
+            self.account.stands_by();
         }
     }
 
@@ -183,6 +184,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                     () = term.cancelled() => {}
                     () = lease.lost() => {
                         tracing::warn!(account = %self.account.name, "the account's lease is lost; standing by");
+                        term.cancel();
+                    }
+                    () = lease.recalled() => {
+                        tracing::info!(account = %self.account.name, "handing the account on to another worker");
                         term.cancel();
                     }
                 }

@@ -96,6 +96,10 @@
 //! not spent evenly, and it says so first, where its successor finds it ([`queue::Spends`]): that one
 //! waits until all of the window is free.
 //!
+//! On RabbitMQ the accounts are spread over the workers (`queue/amqp/fleet`): each takes no more than
+//! its share, and where another one joins, a lease is *recalled*. It still holds until its owner has
+//! ended the term, in the very order of a stop, and stands in line again.
+//!
 //! # How a worker ends
 //!
 //! At the stop the lanes take nothing more, and what they had not begun goes back to the queue, in

@@ -131,6 +131,11 @@ impl Account {
         left.unsettled = at_work - unanswered;
     }
 
+    /// Whatever the last term left, the next stop did not leave it.
+    pub(super) fn stands_by(&self) {
+        *self.left_now() = Left::default();
+    }
+
     /// What the last term of ownership left, once it has ended.
     #[must_use]
     pub fn left(&self) -> Left {

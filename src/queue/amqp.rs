@@ -16,6 +16,7 @@
 //! | `dead` | the sweep over the dead letters |
 //! | `trace` | the journal, in a stream |
 //! | `lease` | who owns an account |
+//! | `fleet` | how the accounts are spread over the workers |
 //! | `properties` | what stands beside a body |
 //! | `error` | what lapin's errors mean |
 //!
@@ -29,6 +30,7 @@ mod dead;
 mod delay;
 mod error;
 mod events;
+mod fleet;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod hostile;
@@ -53,6 +55,7 @@ use jiff::Timestamp;
 use lapin::BasicProperties;
 
 use self::delay::Precision;
+use self::fleet::Fleet;
 use self::link::{Link, Role};
 use self::session::{Held, Session, Sessions};
 use self::topology::Topology;
@@ -93,6 +96,7 @@ struct Shared {
     clock: Clock,
     topology: Topology,
     link: Arc<Link>,
+    fleet: Arc<Fleet>,
     sessions: Sessions,
     journal: Journal,
 }
@@ -124,11 +128,13 @@ impl AmqpQueue {
         let topology = Topology::new(options.prefix, options.accounts);
         let link = Arc::new(Link::start(options.url, role, topology.clone()).await?);
         let stream = Stream::new(Arc::clone(&link), role, topology.clone());
+        let fleet = Arc::new(Fleet::new(topology.clone()));
         Ok(Self {
             shared: Arc::new(Shared {
                 clock: options.clock,
                 topology,
                 link,
+                fleet,
                 sessions: Sessions::default(),
                 journal: Journal::start(stream, role == Role::Worker),
             }),

@@ -1,6 +1,7 @@
 //! The right to dispatch an account, and its end.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
@@ -8,7 +9,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// The right to dispatch an account: held, with an end, or lost.
+/// The right to dispatch an account: held, with an end, or lost. One that is recalled still holds:
+/// its holder is asked to end its term in order, and then to drop it.
 #[derive(Clone, Debug)]
 pub struct Lease {
     term: Arc<Term>,
@@ -64,6 +66,7 @@ pub enum Validity {
 #[derive(Debug)]
 struct Term {
     validity: Mutex<Validity>,
+    recalled: AtomicBool,
     changed: Notify,
 }
 
@@ -73,6 +76,7 @@ impl Grant {
     pub fn new(validity: Validity, before: Before, teller: Teller) -> (Self, Lease) {
         let term = Arc::new(Term {
             validity: Mutex::new(validity),
+            recalled: AtomicBool::new(false),
             changed: Notify::new(),
         });
         let unused = CancellationToken::new();
@@ -90,6 +94,17 @@ impl Grant {
         *now = validity;
         drop(now);
         self.term.changed.notify_waiters();
+    }
+
+    /// Asks the holder to let the lease go, since another worker should have it.
+    pub fn recall(&self) {
+        self.term.recalled.store(true, Ordering::Relaxed);
+        self.term.changed.notify_waiters();
+    }
+
+    #[must_use]
+    pub fn is_recalled(&self) -> bool {
+        self.term.recalled.load(Ordering::Relaxed)
     }
 
     /// Returns when nobody has the lease any more.
@@ -128,6 +143,12 @@ impl Lease {
     /// Returns when the lease is lost; never, when it cannot be.
     pub async fn lost(&self) {
         self.until(|| self.validity() == Validity::Lost).await;
+    }
+
+    /// Returns when another worker should have it; never, when nobody asks for it.
+    pub async fn recalled(&self) {
+        self.until(|| self.term.recalled.load(Ordering::Relaxed))
+            .await;
     }
 
     async fn until(&self, is_so: impl Fn() -> bool) {

@@ -7,6 +7,7 @@
 mod alarms;
 mod disks;
 mod ends;
+mod fleet;
 mod freezes;
 mod kills;
 mod limits;

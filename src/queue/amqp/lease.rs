@@ -2,7 +2,7 @@
 //!
 //! Whoever holds the token owns the account. When the owner's connection ends, the broker hands the
 //! token to the next consumer within milliseconds; when the owner falls silent, after two to three
-//! heartbeats. A frozen owner does not notice by itself: so its lease ends two heartbeats after the
+//! heartbeats. The token says how its owner spends windows. A frozen owner does not notice by itself: so its lease ends two heartbeats after the
 //! last question that the broker answered, and it sends nothing past that.
 
 use std::sync::Arc;
@@ -11,9 +11,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::{BasicProperties, Consumer};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use uuid::Uuid;
 
+use super::fleet::{Fleet, Seat};
 use super::link::{Connections, HEARTBEAT};
 use super::open_channel::OpenChannel;
 use super::properties::PERSISTENT;
@@ -34,8 +36,14 @@ const RENEW_TOKEN_EVERY: Duration = Duration::from_mins(5);
 const PREFETCH: u16 = 8;
 /// After this long without the token, another worker has it.
 const STANDING_BY_AFTER: Duration = Duration::from_secs(2);
+/// Behind a token's id: its owner may spend a window at once.
+const AT_ONCE: u8 = 1;
+/// How long a token may take to be replaced that tells so; it takes milliseconds.
+const TELL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Before a lease is asked for again, on a link that stands.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Before a worker that passed the token on stands in line again: for others to take it.
+const PASS_PAUSE: Duration = Duration::from_millis(100);
 
 /// One worker that stands in line for the token.
 struct Candidate {
@@ -47,6 +55,14 @@ struct Candidate {
     made: Option<Uuid>,
 }
 
+/// A candidate with the token in its hand, which may still pass it on.
+struct Handed {
+    candidate: Candidate,
+    token: Delivery,
+    /// Another worker had it meanwhile.
+    stood_by: bool,
+}
+
 /// The worker that has it.
 struct Owner {
     connections: Arc<Connections>,
@@ -54,7 +70,16 @@ struct Owner {
     consumer: Consumer,
     queue: String,
     token: Delivery,
-    grant: Grant,
+    /// What its note says, or will say in a moment.
+    spends: Spends,
+    told: mpsc::Receiver<Told>,
+    seat: Seat,
+}
+
+/// What the next owner is to know, and where to say that it can.
+struct Told {
+    spends: Spends,
+    done: oneshot::Sender<()>,
 }
 
 /// Waits for the lease, through outages.
@@ -62,18 +87,31 @@ struct Owner {
 /// # Errors
 /// Only what waiting does not heal.
 pub(super) async fn wait(shared: &Shared, account: &AccountName) -> Result<Lease, QueueError> {
+    // How often the token was passed on, in a row.
+    let mut passes = 0;
     loop {
         let connections = shared.link.connections().await?;
         let queue = shared.topology.lease(account);
         let got = async {
             let candidate = Candidate::stand(Arc::clone(&connections), queue).await?;
-            candidate.token(account).await
+            shared.fleet.stands(&connections, account);
+            let handed = candidate.token(account).await?;
+            if handed.stood_by {
+                passes = 0;
+            }
+            handed.take(&shared.fleet, passes).await
         };
         match got.await {
-            Ok((owner, lease)) => {
+            Ok(Some((owner, lease))) => {
                 let farewells = connections.farewells().clone();
                 farewells.spawn(owner.keep(account.clone()));
                 return Ok(lease);
+            }
+            Ok(None) => {
+                passes += 1;
+                tracing::debug!(%account, passes, "passed the account on; standing in line again");
+                tokio::time::sleep(PASS_PAUSE).await;
+                continue;
             }
             Err(error @ QueueError::Unreachable { .. }) => {
                 tracing::debug!(%account, %error, "standing in line again");
@@ -96,7 +134,7 @@ impl Candidate {
         // may make two: whoever gets both keeps one.
         let made = if found.message_count() == 0 && found.consumer_count() == 0 {
             let token = Uuid::new_v4();
-            publish_token(&connections, &queue, token).await?;
+            publish_token(&connections, &queue, token, Spends::Evenly).await?;
             Some(token)
         } else {
             None
@@ -112,8 +150,9 @@ impl Candidate {
     }
 
     /// Waits for the token, for as long as another worker lives.
-    async fn token(mut self, account: &AccountName) -> Result<(Owner, Lease), QueueError> {
+    async fn token(mut self, account: &AccountName) -> Result<Handed, QueueError> {
         let soon = timeout(STANDING_BY_AFTER, self.consumer.next()).await;
+        let stood_by = soon.is_err();
         let first = if let Ok(first) = soon {
             first
         } else {
@@ -123,26 +162,54 @@ impl Candidate {
         let Some(Ok(token)) = first else {
             return Err(self.connections.place().unreachable("the line was closed"));
         };
+        Ok(Handed {
+            candidate: self,
+            token,
+            stood_by,
+        })
+    }
+}
+
+// === impl Handed ===
+
+impl Handed {
+    /// Takes the lease, unless this worker has its share: then the token goes to the next in line,
+    /// as the channel is closed.
+    async fn take(
+        self,
+        fleet: &Arc<Fleet>,
+        passes: usize,
+    ) -> Result<Option<(Owner, Lease)>, QueueError> {
+        let Self {
+            candidate, token, ..
+        } = self;
         // A token that was in no hand before, and that we made: nobody owned the account.
-        let fresh = !token.redelivered && self.made.is_some_and(|id| token.data == id.as_bytes());
+        let ours = (candidate.made).is_some_and(|id| token.data == id.as_bytes());
+        let fresh = ours && !token.redelivered;
         let asked_at = Instant::now();
-        channel::look_at(&self.channel, self.connections.place(), &self.queue).await?;
+        let place = candidate.connections.place();
+        channel::look_at(&candidate.channel, place, &candidate.queue).await?;
+        let spends = note_of(&token);
         let before = if fresh {
             Before::Nobody
         } else {
-            Before::Somebody(Spends::Evenly)
+            Before::Somebody(spends)
         };
+        let (teller, told) = teller();
         let validity = Validity::Until(asked_at + VALID_FOR);
-        let (grant, lease) = Grant::new(validity, before, Teller::none());
-        let owner = Owner {
-            connections: self.connections,
-            channel: self.channel,
-            consumer: self.consumer,
-            queue: self.queue,
+        let (grant, lease) = Grant::new(validity, before, teller);
+        let seat = fleet.seat(Arc::new(grant), passes).await;
+        let owner = seat.map(|seat| Owner {
+            connections: candidate.connections,
+            channel: candidate.channel,
+            consumer: candidate.consumer,
+            queue: candidate.queue,
             token,
-            grant,
-        };
-        Ok((owner, lease))
+            spends,
+            told,
+            seat,
+        });
+        Ok(owner.map(|owner| (owner, lease)))
     }
 }
 
@@ -152,40 +219,64 @@ impl Owner {
     /// Renews the lease until it is lost, or until nobody has it any more. Then the channel is
     /// closed, and with it the token goes to the next in line.
     async fn keep(mut self, account: AccountName) {
-        if let Err(error) = self.renew().await {
-            tracing::debug!(%account, %error, "the lease is lost");
+        match self.renew().await {
+            Ok(()) => self.seat.let_go().await,
+            Err(error) => tracing::debug!(%account, %error, "the lease is lost"),
         }
-        self.grant.set(Validity::Lost);
+        self.seat.grant().set(Validity::Lost);
     }
 
+    /// Returns when it is let go.
+    ///
+    /// # Errors
+    /// It is lost.
     async fn renew(&mut self) -> Result<(), QueueError> {
         let connections = Arc::clone(&self.connections);
+        let lost = |why| Err(connections.place().unreachable(why));
         let mut ask_now = interval(ASK_EVERY);
         ask_now.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut token_made_at = Instant::now();
+        // What waits until its token is the only one.
+        let mut telling: Option<(Uuid, oneshot::Sender<()>)> = None;
         loop {
             tokio::select! {
                 biased;
-                () = connections.gone() => return Ok(()),
-                () = self.grant.unused() => return Ok(()),
+                () = connections.gone() => return lost("the connection is gone"),
+                () = self.seat.grant().unused() => return Ok(()),
                 token = self.consumer.next() => {
-                    let Some(Ok(token)) = token else { return Ok(()) };
+                    let Some(Ok(token)) = token else { return lost("the line was closed") };
                     // The newest is kept. The queue is never without: it was published before
                     // the old one is taken away.
                     let old = std::mem::replace(&mut self.token, token);
                     channel::ack(&old.acker).await?;
+                    let is_ours = |(id, _): &mut (Uuid, _)| self.token.data.starts_with(id.as_bytes());
+                    if let Some((_, done)) = telling.take_if(is_ours) {
+                        // Answered behind the acknowledgement: the old token is gone.
+                        channel::look_at(&self.channel, connections.place(), &self.queue).await?;
+                        if done.send(()).is_err() {
+                            tracing::debug!("nobody waits for the new token any more");
+                        }
+                    }
+                }
+                Some(Told { spends, done }) = self.told.recv() => {
+                    let id = Uuid::new_v4();
+                    self.spends = spends;
+                    telling = Some((id, done));
+                    token_made_at = Instant::now();
+                    tokio::spawn(replace_token(Arc::clone(&connections), self.queue.clone(), id, spends));
                 }
                 _ = ask_now.tick() => {
                     let asked_at = Instant::now();
                     // An answer proves that the broker takes our connection for alive.
                     channel::look_at(&self.channel, connections.place(), &self.queue).await?;
-                    self.grant.set(Validity::Until(asked_at + VALID_FOR));
+                    self.seat.grant().set(Validity::Until(asked_at + VALID_FOR));
                     if token_made_at.elapsed() > RENEW_TOKEN_EVERY {
                         token_made_at = Instant::now();
                         // Beside us: during an alarm a publish waits for half a minute, and the
                         // lease must be renewed meanwhile. One that fails is made up for by the
                         // next, long before the broker loses patience.
-                        tokio::spawn(replace_token(Arc::clone(&connections), self.queue.clone()));
+                        let (id, spends) = (Uuid::new_v4(), self.spends);
+                        tokio::spawn(replace_token(Arc::clone(&connections), self.queue.clone(), id, spends));
                     }
                 }
             }
@@ -193,8 +284,8 @@ impl Owner {
     }
 }
 
-async fn replace_token(connections: Arc<Connections>, queue: String) {
-    if let Err(error) = publish_token(&connections, &queue, Uuid::new_v4()).await {
+async fn replace_token(connections: Arc<Connections>, queue: String, token: Uuid, spends: Spends) {
+    if let Err(error) = publish_token(&connections, &queue, token, spends).await {
         tracing::debug!(%error, "the lease's token is not replaced yet");
     }
 }
@@ -203,9 +294,40 @@ async fn publish_token(
     connections: &Connections,
     queue: &str,
     token: Uuid,
+    spends: Spends,
 ) -> Result<(), QueueError> {
     let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+    let mut body = token.as_bytes().to_vec();
+    if spends == Spends::AtOnce {
+        body.push(AT_ONCE);
+    }
     (connections.publisher)
-        .publish_confirmed(DEFAULT_EXCHANGE, queue, token.as_bytes(), properties)
+        .publish_confirmed(DEFAULT_EXCHANGE, queue, &body, properties)
         .await
+}
+
+/// How the owner spends its windows, that had this token last.
+fn note_of(token: &Delivery) -> Spends {
+    if token.data.last() == Some(&AT_ONCE) && token.data.len() > size_of::<Uuid>() {
+        Spends::AtOnce
+    } else {
+        Spends::Evenly
+    }
+}
+
+/// What the holder tells goes to the owner's task, which has a new token made.
+fn teller() -> (Teller, mpsc::Receiver<Told>) {
+    let (tell, told) = mpsc::channel(1);
+    let teller = Teller::new(move |spends| {
+        let tell = tell.clone();
+        Box::pin(async move {
+            let (done, is_done) = oneshot::channel();
+            let told = async {
+                tell.send(Told { spends, done }).await.ok()?;
+                is_done.await.ok()
+            };
+            matches!(timeout(TELL_TIMEOUT, told).await, Ok(Some(())))
+        })
+    });
+    (teller, told)
 }

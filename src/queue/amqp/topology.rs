@@ -129,6 +129,25 @@ impl Topology {
         format!("{}.lease.{account}", self.prefix)
     }
 
+    /// Which every worker consumes, so that they can be counted; nothing ever stands there.
+    pub(super) fn workers(&self) -> String {
+        format!("{}.workers", self.prefix)
+    }
+
+    /// Declares it, apart from the rest too: without it, the accounts are not spread.
+    pub(super) async fn declare_workers(
+        &self,
+        channel: &Channel,
+        place: &Place,
+    ) -> Result<(), QueueError> {
+        let declarer = Declarer { channel, place };
+        declarer.queue(QueueSpec::plain(self.workers())).await
+    }
+
+    pub(super) fn accounts(&self) -> usize {
+        self.accounts.len()
+    }
+
     /// Declares what is missing and compares what is there.
     ///
     /// # Errors

@@ -164,6 +164,9 @@ async fn the_lease_goes_to_the_next_worker_when_the_owner_is_cut_off(version: Ve
     .expect("the lease was not renewed");
     assert!(!standing_by.is_finished(), "two owners");
 
+    assert!(held.tell(Spends::AtOnce).await);
+    assert!(held.tell(Spends::Evenly).await);
+    assert!(held.tell(Spends::AtOnce).await);
     wire.cut();
     let next = timeout(PATIENCE, standing_by)
         .await
@@ -174,7 +177,8 @@ async fn the_lease_goes_to_the_next_worker_when_the_owner_is_cut_off(version: Ve
         .await
         .expect("the old owner does not know");
     assert!(next.holds(Instant::now()));
-    assert_eq!(next.before, Before::Somebody(Spends::Evenly));
+    assert!(!held.tell(Spends::Evenly).await, "it is no owner");
+    assert_eq!(next.before, Before::Somebody(Spends::AtOnce));
 
     // Let go of, it is free again.
     drop(next);

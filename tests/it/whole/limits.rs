@@ -96,8 +96,14 @@ async fn keeps_the_window(limit: &str, (allowed, window): (usize, f64), windows:
 
 #[tokio::test]
 async fn after_a_rest_most_of_a_window_goes_at_once() {
+    goes_at_once(World::on_sqlite(&LIMITED).await, "SQLite").await;
+    let broker = broker::shared().await;
+    let world = World::on_broker(broker, &broker::prefix("burst"), &LIMITED).await;
+    goes_at_once(world, "RabbitMQ").await;
+}
+
+async fn goes_at_once(world: World, over: &str) {
     let began = Instant::now();
-    let world = World::on_sqlite(&["--limit", "100/1s", "--latency", "20ms-80ms"]).await;
     let world = limited(world).set("accounts.default.quota.send.limit", &below(90));
     let worker = world.worker().await;
     // A batch of a window and a half, behind a rest of one.
@@ -112,7 +118,8 @@ async fn after_a_rest_most_of_a_window_goes_at_once() {
     // Evenly, these would take three quarters of a second.
     let took = sends[69] - sends[0];
     assert!(took < 500.0, "70 sends in {took:.0} ms");
-    let figures = format!("140 sends, the first 70 in {took:.0} ms, at most {most} in a window");
+    let figures =
+        format!("{over}: 140 sends, the first 70 in {took:.0} ms, at most {most} in a window");
     report("burst", began, &figures);
 }
 

@@ -1,5 +1,6 @@
 //! A worker in a process of its own.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -129,6 +130,19 @@ impl Worker {
         told.is_some_and(|(_, metrics)| {
             metrics.contains("\npostrider_owner{account=\"default\"} 1\n")
         })
+    }
+
+    /// The accounts that it dispatches, by its own word.
+    pub async fn owned(&self) -> BTreeSet<String> {
+        let told = self.get("/api/status").await;
+        let status: Value = told.map_or(Value::Null, |(_, text)| {
+            serde_json::from_str(&text).unwrap()
+        });
+        let accounts = status["accounts"].as_array().into_iter().flatten();
+        let owned = accounts.filter(|account| account["owner"] == true);
+        owned
+            .map(|account| account["name"].as_str().unwrap().to_owned())
+            .collect()
     }
 
     pub fn is_running(&mut self) -> bool {

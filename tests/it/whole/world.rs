@@ -341,6 +341,11 @@ impl Sandbox {
         found.map_or(0, |count| count.parse().unwrap())
     }
 
+    /// Its address.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
     pub fn port(&self) -> u16 {
         let (_, port) = self.base.rsplit_once(':').unwrap();
         port.parse().unwrap()
