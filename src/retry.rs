@@ -113,11 +113,11 @@ impl RetryPolicy {
             max_elapsed_time: None,
             ..ExponentialBackoff::default()
         };
-        let mut delay = self.config.initial;
-        for _ in 0..spent.clamp(1, self.config.max_attempts.max(1)) {
-            delay = schedule.next_backoff().unwrap_or(self.config.max);
+        for _ in 1..spent.clamp(1, self.config.max_attempts.max(1)) {
+            // What it gives is up to a nanosecond longer, by a chance of its own.
+            schedule.next_backoff();
         }
-        delay
+        (schedule.current_interval)
             .min(self.config.max)
             .mul_f64(1.0 - self.config.jitter.clamp(0.0, 1.0) * rng.f64())
     }

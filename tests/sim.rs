@@ -55,10 +55,8 @@ fn run(seeds: &[u64], look: impl Fn(&Report) + Sync) -> Vec<String> {
                 while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let (first, second) = (sim::run(*seed).unwrap(), sim::run(*seed).unwrap());
                     look(&first);
-                    let mut problems = first.broken;
-                    if first.fingerprint != second.fingerprint {
-                        problems.push("the second run was another one".into());
-                    }
+                    let differs = difference(&first, &second);
+                    let problems = first.broken.into_iter().chain(differs);
                     for problem in problems {
                         broken
                             .lock()
@@ -70,6 +68,19 @@ fn run(seeds: &[u64], look: impl Fn(&Report) + Sync) -> Vec<String> {
         }
     });
     broken.into_inner().unwrap()
+}
+
+/// Where the second run of a seed went another way.
+fn difference(first: &Report, second: &Report) -> Option<String> {
+    if first.fingerprint == second.fingerprint {
+        return None;
+    }
+    let mut pairs = first.events.iter().zip(&second.events);
+    let apart = pairs.find(|(one, other)| one.to_string() != other.to_string());
+    Some(match apart {
+        Some((one, other)) => format!("the second run was another one:\n  {one}\n  {other}"),
+        None => "the second run was another one, of another length".into(),
+    })
 }
 
 #[test]

@@ -31,6 +31,15 @@ fn without_jitter() -> RetryPolicy {
     })
 }
 
+/// One in some ten thousand was a nanosecond longer once, by the `backoff` crate's own chance.
+#[test]
+fn a_delay_knows_no_chance_but_the_jitter() {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let policy = without_jitter();
+    let delays = (0..300_000).map(|_| policy.delay(10, &mut rng));
+    assert_eq!(delays.max(), Some(Duration::from_secs(512)));
+}
+
 fn failure(class: FailureClass, scope: Scope) -> Failure {
     Failure {
         class,
