@@ -207,7 +207,7 @@ impl Drop for Flight {
 
 impl Bucket {
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Send => "send",
             Self::Api => "api",

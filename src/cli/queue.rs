@@ -14,8 +14,11 @@ use crate::config::Config;
 use crate::crypto::init_crypto;
 use crate::dispatch::DAILY;
 use crate::queue::Depth;
+use crate::quota::Bucket;
 use crate::status::{self, AccountStatus, PauseStatus, QuotaStatus, Status};
 
+/// The bucket of sends.
+const SEND: &str = Bucket::Send.label();
 /// The worker is on this machine or near: an answer that takes longer is none.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Far more than the status of a thousand accounts.
@@ -68,6 +71,11 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
         Ok(status) => {
             for account in &status.accounts {
                 print_account(account, now, output)?;
+                let lanes = format!("{}.send.{}.", config.queue.prefix, account.name);
+                let sends = depths.iter().filter(|it| it.queue.starts_with(&lanes));
+                if let Some(told) = drained(account, sends.map(|it| it.messages).sum()) {
+                    output.line(told)?;
+                }
             }
         }
         Err(why) => {
@@ -114,6 +122,29 @@ fn print_account(
     Ok(())
 }
 
+/// The rate in force and whose it is, and how long what waits takes at that. Nothing while nothing
+/// waits, or goes.
+fn drained(account: &AccountStatus, waiting: u64) -> Option<String> {
+    if waiting == 0 || !account.owner || !account.pauses.is_empty() {
+        return None;
+    }
+    let Some(quota) = account.quota.iter().find(|it| it.bucket == SEND) else {
+        return Some("  no limit is set for sends: they go as fast as HubSpot answers".to_owned());
+    };
+    let (calls, why) = match quota.share {
+        Some(share) => (share, "what other apps leave"),
+        None => (quota.limit, "quota.send"),
+    };
+    #[expect(clippy::cast_precision_loss, reason = "told to a person")]
+    let (calls, waiting) = (calls as f64, waiting as f64);
+    let rate = calls / quota.window_s;
+    let wait = Duration::try_from_secs_f64((waiting / rate).ceil()).ok()?;
+    Some(format!(
+        "  {waiting} wait to be sent: about {} at {rate:.1} a second ({why})",
+        in_words(wait)
+    ))
+}
+
 /// How much of a limit is used, and who else uses it.
 fn spent(quota: &QuotaStatus) -> String {
     let QuotaStatus {
@@ -153,9 +184,14 @@ fn told(pause: &PauseStatus, now: Timestamp) -> String {
     )
 }
 
-/// How long ago, in the two largest units.
+/// How long ago.
 fn age(now: Timestamp, at: Timestamp) -> String {
-    let seconds = clock::until(at, now).as_secs();
+    in_words(clock::until(at, now))
+}
+
+/// In the two largest units.
+fn in_words(time: Duration) -> String {
+    let seconds = time.as_secs();
     let units = [(seconds / 86_400, "d"), (seconds / 3_600 % 24, "h")];
     let small = [(seconds / 60 % 60, "m"), (seconds % 60, "s")];
     let told: Vec<String> = units

@@ -52,6 +52,35 @@ fn queue_shows_what_the_worker_says() {
     ");
 }
 
+#[test]
+fn queue_says_how_long_what_waits_takes() {
+    let shop = Shop::new();
+    let lines: Vec<String> = (0..200).map(|n| request(&format!("order-{n}"))).collect();
+    shop.write("all.jsonl", &lines.join("\n"));
+    shop.run(&["send", "all.jsonl"]);
+    let told = |quota: &str| {
+        let worker = answer_once(format!(
+            r#"{{"accounts": [{{"name": "default", "owner": true, "in_flight": 0, "pauses": [],
+                 "quota": [{quota}]}}]}}"#
+        ));
+        let shown = shop.run(&["queue", "--worker", &worker]);
+        shown.lines().last().unwrap().trim().to_owned()
+    };
+    let send = r#""bucket": "send", "limit": 190, "window_s": 10.0, "used": 190"#;
+    assert_eq!(
+        told(&format!("{{{send}}}")),
+        "200 wait to be sent: about 11s at 19.0 a second (quota.send)"
+    );
+    assert_eq!(
+        told(&format!(r#"{{{send}, "share": 20}}"#)),
+        "200 wait to be sent: about 1m 40s at 2.0 a second (what other apps leave)"
+    );
+    assert_eq!(
+        told(""),
+        "no limit is set for sends: they go as fast as HubSpot answers"
+    );
+}
+
 /// Its address is taken too, and that is not what is wrong.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_worker_is_told_of_the_file() {

@@ -226,7 +226,8 @@ pub(super) fn without_word_after(text: &str, before: &str) -> String {
 }
 
 /// Answers one HTTP request with this JSON.
-pub(super) fn answer_once(json: &'static str) -> String {
+pub(super) fn answer_once(json: impl Into<String>) -> String {
+    let json = json.into();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     std::thread::spawn(move || {
