@@ -19,8 +19,11 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, until};
 use crate::dispatch::{Account, DAILY};
 use crate::metrics::Metrics;
-use crate::queue::Queue;
-use crate::status::{AccountStatus, PATH, PauseStatus, QuotaStatus, Status};
+use crate::pause::{Gate, LANES};
+use crate::queue::{Lane, Queue};
+use crate::status::{
+    AccountStatus, GateStatus, LaneStatus, PATH, PauseStatus, QuotaStatus, Status,
+};
 
 /// How long a scrape waits for the queue's depths before it shows the last ones.
 const DEPTHS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -122,6 +125,7 @@ fn status_of(account: &Account, now: Timestamp) -> AccountStatus {
             .held_back()
             .into_iter()
             .map(|pause| PauseStatus {
+                lanes: lanes(|lane| pause.covers.lane(lane)),
                 scope: pause.reason.scope().label().into(),
                 reason: pause.reason,
                 since: pause.since,
@@ -129,9 +133,28 @@ fn status_of(account: &Account, now: Timestamp) -> AccountStatus {
                 words: pause.words,
             })
             .collect(),
+        lanes: gates(account),
         quota: quota_of(account, now),
         in_flight: u64::try_from(account.in_flight()).unwrap_or(0),
     }
+}
+
+fn lanes(holds: impl Fn(Lane) -> bool) -> Vec<String> {
+    let held = LANES.into_iter().filter(|lane| holds(*lane));
+    held.map(|lane| lane.as_str().to_owned()).collect()
+}
+
+fn gates(account: &Account) -> Vec<LaneStatus> {
+    let gate = |lane| match account.pauses.gate(lane) {
+        Gate::Open => GateStatus::Open,
+        Gate::Trial => GateStatus::Trial,
+        Gate::Shut { .. } => GateStatus::Shut,
+    };
+    let lane = |lane: Lane| LaneStatus {
+        lane: lane.as_str().to_owned(),
+        gate: gate(lane),
+    };
+    LANES.into_iter().map(lane).collect()
 }
 
 fn quota_of(account: &Account, now: Timestamp) -> Vec<QuotaStatus> {

@@ -12,6 +12,7 @@ mod send;
 mod signals;
 mod simulate;
 mod trace;
+mod why;
 mod worker;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -56,6 +57,7 @@ enum Command {
     #[command(subcommand)]
     Dead(dead::Command),
     Trace(trace::Args),
+    Why(why::Args),
     Queue(queue::Args),
     Check(check::Args),
     Sandbox(sandbox::Args),
@@ -129,6 +131,7 @@ impl Command {
             Self::Send(args) => send::run(&config()?, args, output).await,
             Self::Dead(command) => dead::run(&config()?, command, output).await,
             Self::Trace(args) => trace::run(&config()?, &args, output).await,
+            Self::Why(args) => why::run(&config()?, &args, output).await,
             Self::Queue(args) => queue::run(&config()?, &args, output).await,
             Self::Check(args) => check::run(&config()?, &args, output).await,
             Self::Sandbox(args) => sandbox::run(args, output).await,
@@ -145,6 +148,7 @@ impl Command {
             Self::Send(_)
             | Self::Dead(_)
             | Self::Trace(_)
+            | Self::Why(_)
             | Self::Queue(_)
             | Self::Check(_)
             | Self::Schema => Talk::Command,
@@ -159,6 +163,7 @@ impl Command {
             | Self::Send(_)
             | Self::Dead(_)
             | Self::Trace(_)
+            | Self::Why(_)
             | Self::Queue(_)
             | Self::Check(_)
             | Self::Sandbox(_)

@@ -22,7 +22,8 @@ const PROBE_FIRST: Duration = Duration::from_secs(1);
 /// The longest wait between two probes.
 const PROBE_MAX: Duration = Duration::from_mins(1);
 
-const LANES: [Lane; 2] = [Lane::Sends, Lane::Results];
+/// Both.
+pub const LANES: [Lane; 2] = [Lane::Sends, Lane::Results];
 
 /// Which lanes a pause holds back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -22,13 +22,35 @@ pub struct AccountStatus {
     pub owner: bool,
     /// Why nothing is sent now; empty when all is well.
     pub pauses: Vec<PauseStatus>,
+    /// Whether each lane may go on, by the gate that its dispatch asks.
+    #[serde(default)]
+    pub lanes: Vec<LaneStatus>,
     pub quota: Vec<QuotaStatus>,
     /// Calls to HubSpot under way.
     pub in_flight: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LaneStatus {
+    /// `sends` or `results`.
+    pub lane: String,
+    pub gate: GateStatus,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GateStatus {
+    Open,
+    /// One request is let through, to find out whether the trouble is over.
+    Trial,
+    Shut,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PauseStatus {
+    /// Which lanes it holds back: `sends`, `results`.
+    #[serde(default)]
+    pub lanes: Vec<String>,
     /// `account` or `provider`.
     pub scope: String,
     pub reason: PauseReason,

@@ -71,9 +71,7 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
         Ok(status) => {
             for account in &status.accounts {
                 print_account(account, now, output)?;
-                let lanes = format!("{}.send.{}.", config.queue.prefix, account.name);
-                let sends = depths.iter().filter(|it| it.queue.starts_with(&lanes));
-                if let Some(told) = drained(account, sends.map(|it| it.messages).sum()) {
+                if let Some(told) = drained(account, standing(config, &depths, account)) {
                     output.line(told)?;
                 }
             }
@@ -122,9 +120,16 @@ fn print_account(
     Ok(())
 }
 
+/// How many requests of an account wait to be sent.
+pub(super) fn standing(config: &Config, depths: &[Depth], account: &AccountStatus) -> u64 {
+    let lanes = format!("{}.send.{}.", config.queue.prefix, account.name);
+    let sends = depths.iter().filter(|it| it.queue.starts_with(&lanes));
+    sends.map(|it| it.messages).sum()
+}
+
 /// The rate in force and whose it is, and how long what waits takes at that. Nothing while nothing
 /// waits, or goes.
-fn drained(account: &AccountStatus, waiting: u64) -> Option<String> {
+pub(super) fn drained(account: &AccountStatus, waiting: u64) -> Option<String> {
     if waiting == 0 || !account.owner || !account.pauses.is_empty() {
         return None;
     }
@@ -140,7 +145,7 @@ fn drained(account: &AccountStatus, waiting: u64) -> Option<String> {
     let rate = calls / quota.window_s;
     let wait = Duration::try_from_secs_f64((waiting / rate).ceil()).ok()?;
     Some(format!(
-        "  {waiting} wait to be sent: about {} at {rate:.1} a second ({why})",
+        "  to be sent: {waiting}, about {} at {rate:.1} a second ({why})",
         in_words(wait)
     ))
 }
@@ -171,7 +176,7 @@ fn spent(quota: &QuotaStatus) -> String {
 }
 
 /// One line for 3 am.
-fn told(pause: &PauseStatus, now: Timestamp) -> String {
+pub(super) fn told(pause: &PauseStatus, now: Timestamp) -> String {
     let ends = match pause.until {
         Some(until) if until > now => until.to_string(),
         Some(_) | None => "when a probe finds it healed".to_owned(),
@@ -209,7 +214,7 @@ fn in_words(time: Duration) -> String {
 }
 
 /// A server that listens everywhere is asked at home.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     if !listen.ip().is_unspecified() {
         return listen;
     }
@@ -221,7 +226,7 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 }
 
 /// The worker's status, or in a few words why there is none.
-async fn ask(worker: SocketAddr) -> Result<Status, &'static str> {
+pub(super) async fn ask(worker: SocketAddr) -> Result<Status, &'static str> {
     init_crypto();
     let client = reqwest::Client::builder()
         .timeout(STATUS_TIMEOUT)

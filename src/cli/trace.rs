@@ -13,7 +13,7 @@ use clap::Args as ClapArgs;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use self::place::Place;
+pub(super) use self::place::Place;
 use super::dead::{key, time};
 use super::failure::{Exit, Failure};
 use super::open::{Purpose, with_queue};
@@ -39,8 +39,8 @@ pub(super) struct Args {
 
 /// All that is known of one request.
 #[derive(Debug)]
-struct Known {
-    id: String,
+pub(super) struct Known {
+    pub(super) id: String,
     /// In the order of time, each once.
     entries: Vec<Entry>,
     gaps: Vec<Gap>,
@@ -91,7 +91,11 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
     Ok(tell::all(&known, &place, output)?)
 }
 
-async fn gather<Q>(queue: &Q, id: &str, since: Option<Timestamp>) -> Result<Known, Failure>
+pub(super) async fn gather<Q>(
+    queue: &Q,
+    id: &str,
+    since: Option<Timestamp>,
+) -> Result<Known, Failure>
 where
     Q: Queue + DeadLetters + Traces,
 {
@@ -231,11 +235,17 @@ impl Known {
         })
     }
 
-    fn is_nothing(&self) -> bool {
+    pub(super) fn is_nothing(&self) -> bool {
         self.entries.is_empty() && self.dead.is_none() && self.standing().is_none()
     }
 
-    fn nothing(&self) -> Failure {
+    /// The account that the last step names which names one.
+    pub(super) fn account(&self) -> Option<&str> {
+        let named = self.entries.iter().map(|entry| entry.account.as_str());
+        named.rev().find(|account| !account.is_empty())
+    }
+
+    pub(super) fn nothing(&self) -> Failure {
         let hint = match (&self.reach, self.since) {
             (Err(error), _) => {
                 format!("the trace cannot be read: {error}; mail does not need it")

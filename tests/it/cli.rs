@@ -6,6 +6,7 @@ mod rabbitmq;
 mod send;
 mod shop;
 mod trace;
+mod why;
 
 use std::process::Stdio;
 

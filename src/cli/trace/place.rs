@@ -9,16 +9,16 @@ use crate::queue::{Lane, Standing};
 
 /// One word and one sentence.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(in crate::cli) struct Place {
     /// `sent`, `unknown`, `accepted`, `dead`, `waiting`, `queued`, `discarded`, or `not known`.
-    pub(super) state: &'static str,
-    pub(super) told: String,
-    pub(super) mood: Mood,
+    pub(in crate::cli) state: &'static str,
+    pub(in crate::cli) told: String,
+    pub(in crate::cli) mood: Mood,
 }
 
 impl Place {
     /// What is seen goes before what was once noted.
-    pub(super) fn of(known: &Known, now: Timestamp) -> Self {
+    pub(in crate::cli) fn of(known: &Known, now: Timestamp) -> Self {
         if let Some(letter) = &known.dead {
             let death = letter.story.death.as_ref();
             let why = death.map_or("not put there by Postrider", |death| &death.problem);

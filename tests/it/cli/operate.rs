@@ -69,11 +69,11 @@ fn queue_says_how_long_what_waits_takes() {
     let send = r#""bucket": "send", "limit": 190, "window_s": 10.0, "used": 190"#;
     assert_eq!(
         told(&format!("{{{send}}}")),
-        "200 wait to be sent: about 11s at 19.0 a second (quota.send)"
+        "to be sent: 200, about 11s at 19.0 a second (quota.send)"
     );
     assert_eq!(
         told(&format!(r#"{{{send}, "share": 20}}"#)),
-        "200 wait to be sent: about 1m 40s at 2.0 a second (what other apps leave)"
+        "to be sent: 200, about 1m 40s at 2.0 a second (what other apps leave)"
     );
     assert_eq!(
         told(""),
