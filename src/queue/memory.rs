@@ -196,6 +196,13 @@ impl MemoryQueue {
         }
     }
 
+    /// As if another worker should dispatch the account.
+    pub fn recall_lease(&self, account: &AccountName) {
+        if let Some(line) = self.broker.lock().lines.get(account) {
+            line.recall();
+        }
+    }
+
     /// The broker dies: all connections are lost, and nobody is served until [`Self::come_up`]. Of
     /// what waits, the copies at these places (modulo their number) come twice; returns those, each
     /// a body and its `message_id`.

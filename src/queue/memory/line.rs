@@ -79,6 +79,13 @@ impl Line {
         }
     }
 
+    /// Another worker should have it.
+    pub(super) fn recall(&self) {
+        if let Some(owner) = &self.owner {
+            owner.grant.recall();
+        }
+    }
+
     /// The connection that has the lease.
     pub(super) fn owner(&self) -> Option<u64> {
         self.owner.as_ref().map(|owner| owner.connection)

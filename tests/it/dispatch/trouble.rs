@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use postrider::config::{QuotaConfig, WindowConfig};
 use postrider::dispatch::Settings;
-use postrider::message::Priority;
+use postrider::message::{AccountName, Priority};
 use postrider::outcome::{
     DeadReason, Failure, FailureClass, LookUp, Outcome, PauseReason, Scope, Words,
 };
@@ -405,4 +405,34 @@ async fn a_request_that_alone_is_blamed_on_the_account_dies_and_holds_nobody_up(
         assert_eq!(world.hubspot.tries("m-3"), 6, "{reason:?}");
         world.end().await;
     }
+}
+
+/// The next owner has it, until that one lets it go.
+#[tokio::test(start_paused = true)]
+async fn a_recalled_account_is_handed_on_in_order_and_taken_again() {
+    let world = start(Scripted::new(|id, _, _| accepted(id)), settings(), 0).await;
+    for n in 0..200 {
+        let parcel = parcel(&format!("m-{n}"), "");
+        world.queue.publish(parcel).await.unwrap();
+        if n % 50 == 49 {
+            while !world.account.is_owner() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            world.queue.recall_lease(&AccountName::default());
+            let another = world.queue.connect(world.clock);
+            let account = AccountName::default();
+            let lease = tokio::time::timeout(MINUTE, another.lease(&account)).await;
+            let lease = lease.expect("it is handed on").unwrap();
+            assert!(!world.account.is_owner(), "it waits in line");
+            let stands_still = world.hubspot.calls().len();
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            assert_eq!(world.hubspot.calls().len(), stands_still);
+            drop(lease);
+        }
+    }
+    world.drained(HOUR).await;
+    assert!(world.account.is_owner());
+    assert_eq!(world.hubspot.calls().len(), 200, "each once");
+    assert_eq!(world.dead(), []);
+    world.end().await;
 }
