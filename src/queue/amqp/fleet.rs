@@ -269,6 +269,7 @@ impl Roll {
         let place = connections.place();
         topology.declare_workers(&channel, place).await?;
         let consumer = channel::consume(&channel, place, &topology.workers()).await?;
+        channel.keep(&consumer);
         Ok(Self {
             connections: Arc::clone(connections),
             channel,

@@ -140,6 +140,7 @@ impl Candidate {
             None
         };
         let consumer = channel::consume(&channel, connections.place(), &queue).await?;
+        channel.keep(&consumer);
         Ok(Self {
             connections,
             channel,

@@ -5,9 +5,10 @@
 //! connection is closed when those whose channels were dropped have ended.
 
 use std::ops::Deref;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use lapin::Channel;
+use lapin::{Channel, Consumer};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -20,6 +21,9 @@ pub(super) struct OpenChannel {
     channel: Channel,
     /// Of its connection.
     farewells: TaskTracker,
+    /// Kept until it is closed: one that is dropped before cancels itself, and lapin takes a cancel
+    /// on a channel that closes for the end of the connection.
+    consumers: Mutex<Vec<Consumer>>,
 }
 
 impl OpenChannel {
@@ -27,7 +31,15 @@ impl OpenChannel {
         Self {
             channel,
             farewells: farewells.clone(),
+            consumers: Mutex::default(),
         }
+    }
+
+    /// A consumer that ends with the channel.
+    pub(super) fn keep(&self, consumer: &Consumer) {
+        let consumers = self.consumers.lock();
+        let mut consumers = consumers.unwrap_or_else(PoisonError::into_inner);
+        consumers.push(consumer.clone());
     }
 }
 
@@ -45,11 +57,13 @@ impl Drop for OpenChannel {
             return;
         };
         let channel = self.channel.clone();
+        let consumers = std::mem::take(&mut self.consumers);
         let closing = async move {
             let closing = channel.close(200, "bye".into());
             if !matches!(timeout(CLOSE_TIMEOUT, closing).await, Ok(Ok(()))) {
                 tracing::debug!("a channel was not closed in order");
             }
+            drop(consumers);
         };
         self.farewells.spawn_on(closing, &runtime);
     }

@@ -30,8 +30,9 @@ use crate::support::on_each_rabbitmq;
 const RECOVERY_TIME_MAX: Duration = Duration::from_mins(4);
 /// The last retries, and the last results.
 const REST_TIME_MAX: Duration = Duration::from_mins(2);
-/// RabbitMQ's `dead_letter_worker_publisher_confirm_timeout` is 180 s.
-const HANDED_ON_AGAIN_MAX: Duration = Duration::from_mins(5);
+/// RabbitMQ's `dead_letter_worker_publisher_confirm_timeout` is 180 s, and it looks that often for what is
+/// that old: six minutes, and some.
+const HANDED_ON_AGAIN_MAX: Duration = Duration::from_secs(450);
 const POLL: Duration = Duration::from_millis(100);
 const PREFIX: &str = "postrider";
 /// Final results come soon, so that look-ups are under way whatever strikes. It has no limit of its
