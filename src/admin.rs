@@ -17,10 +17,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, until};
-use crate::dispatch::{Account, DAILY};
+use crate::dispatch::Account;
 use crate::metrics::Metrics;
 use crate::pause::{Gate, LANES};
 use crate::queue::{Lane, Queue};
+use crate::quota::DAILY;
 use crate::status::{
     AccountStatus, GateStatus, LaneStatus, PATH, PauseStatus, QuotaStatus, Status,
 };
@@ -159,14 +160,14 @@ fn gates(account: &Account) -> Vec<LaneStatus> {
 
 fn quota_of(account: &Account, now: Timestamp) -> Vec<QuotaStatus> {
     let windows = account.quota().into_iter().filter_map(|(bucket, used)| {
-        let (used, window) = used?;
-        let share = account.share(bucket);
+        let used = used?;
+        let limit = used.config.limit;
         Some(QuotaStatus {
             bucket: bucket.label().into(),
-            limit: window.limit.into(),
-            window_s: window.window.as_secs_f64(),
-            used: used.into(),
-            share: share.filter(|share| *share < window.limit).map(u64::from),
+            limit: limit.into(),
+            window_s: used.config.window.as_secs_f64(),
+            used: used.calls.into(),
+            share: (used.share < limit).then_some(used.share.into()),
             spent_at: None,
         })
     });

@@ -11,6 +11,7 @@ mod sandbox;
 mod send;
 mod signals;
 mod simulate;
+mod status;
 mod trace;
 mod why;
 mod worker;

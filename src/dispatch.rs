@@ -40,7 +40,7 @@ use crate::retry::{Context, RetryPolicy};
 use account::Limiters;
 use storm::Storm;
 
-pub use account::{Account, DAILY, Left};
+pub use account::{Account, Left};
 
 /// The wait after an error of the queue.
 const QUEUE_ERROR_WAIT: Duration = Duration::from_secs(1);

@@ -22,26 +22,26 @@ pub trait Provider: Send + Sync + 'static {
     /// Asks whether the account works, without sending mail.
     fn probe(&self) -> impl Future<Output = Probe> + Send;
 
-    /// What the answers since the last time told of HubSpot's limits.
-    fn told(&self) -> Told {
-        Told::default()
+    /// The rate limits that the answers since the last time told.
+    fn rate_limits(&self) -> RateLimits {
+        RateLimits::default()
     }
 }
 
 /// HubSpot's limits as an answer told them, which counts everybody who calls. Its specs exempt
 /// sends from them, so that an answer to a send may tell none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct RateLimits {
     /// Of the window that a send counted in.
-    pub send: Option<RoomTold>,
+    pub send: Option<RollingLimit>,
     /// Of the window that any other call counted in.
-    pub api: Option<RoomTold>,
-    pub day: Option<DayTold>,
+    pub api: Option<RollingLimit>,
+    pub day: Option<DailyLimit>,
 }
 
 /// A rolling window: `X-HubSpot-RateLimit-Max`, `-Remaining` and `-Interval-Milliseconds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RoomTold {
+pub struct RollingLimit {
     pub max: u32,
     pub remaining: u32,
     pub window: Duration,
@@ -49,7 +49,7 @@ pub struct RoomTold {
 
 /// The day: `X-HubSpot-RateLimit-Daily` and `-Daily-Remaining`; OAuth apps are not told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DayTold {
+pub struct DailyLimit {
     pub max: u64,
     pub remaining: u64,
 }

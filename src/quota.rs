@@ -30,7 +30,7 @@ use tokio::time::Instant;
 pub use self::day::{Day, DayUsed, Standing, day_over, midnight};
 use self::window::Window;
 use crate::config::WindowConfig;
-use crate::provider::{PROBE_CALLS, RoomTold};
+use crate::provider::{PROBE_CALLS, RollingLimit};
 
 /// The most that two calls are taken to arrive closer together than they left, before HubSpot has
 /// taught otherwise.
@@ -46,6 +46,9 @@ pub enum Bucket {
     /// Look-ups and probes.
     Api,
 }
+
+/// The word for the day's calls, beside those of the buckets.
+pub const DAILY: &str = "daily";
 
 /// What was spent of the window before this limiter began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +83,16 @@ pub struct Flight {
     left: Instant,
     /// There may have been no connection for it yet.
     connects: bool,
+}
+
+/// A window as it is told to an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WindowUsed {
+    /// Ours in the window that ends now.
+    pub calls: u32,
+    /// What of the limit is ours while others use some of it; else all of it.
+    pub share: u32,
+    pub config: WindowConfig,
 }
 
 /// How much closer together than they left two calls may arrive, unless HubSpot teaches otherwise:
@@ -125,17 +138,10 @@ impl RateLimiter {
     }
 
     /// HubSpot told how much of the window is used, which counts others' calls too.
-    pub fn told(&self, told: RoomTold) {
+    pub fn heed(&self, limit: RollingLimit) {
         if let Some(window) = &self.window {
-            window.told(told, Instant::now());
+            window.heed(limit, Instant::now());
         }
-    }
-
-    /// How many calls of the limit others leave.
-    #[must_use]
-    pub fn share(&self) -> Option<u32> {
-        let share = self.window.as_ref()?.share(Instant::now());
-        Some(u32::try_from(share).unwrap_or(u32::MAX))
     }
 
     /// Gives a token back unused.
@@ -145,12 +151,16 @@ impl RateLimiter {
         }
     }
 
-    /// Calls in the last window, and the limit; `None` without a ceiling.
+    /// How much of the window is used; `None` without a ceiling.
     #[must_use]
-    pub fn used(&self) -> Option<(u32, WindowConfig)> {
+    pub fn used(&self) -> Option<WindowUsed> {
         let window = self.window.as_ref()?;
-        let used = window.used(Instant::now());
-        Some((u32::try_from(used).unwrap_or(u32::MAX), window.config))
+        let (calls, share) = window.used(Instant::now());
+        Some(WindowUsed {
+            calls: u32::try_from(calls).unwrap_or(u32::MAX),
+            share: u32::try_from(share).unwrap_or(u32::MAX),
+            config: window.config,
+        })
     }
 
     /// The limit of which bursts may be made; `None` where nothing limits, or one call is all.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::message::AccountName;
 use crate::outcome::{PauseReason, Words};
+use crate::queue::Lane;
 
 /// Where a worker answers.
 pub const PATH: &str = "/api/status";
@@ -28,6 +29,21 @@ pub struct AccountStatus {
     pub quota: Vec<QuotaStatus>,
     /// Calls to HubSpot under way.
     pub in_flight: u64,
+}
+
+impl AccountStatus {
+    /// The limit of a bucket, where it has one.
+    #[must_use]
+    pub fn quota_of(&self, bucket: &str) -> Option<&QuotaStatus> {
+        self.quota.iter().find(|quota| quota.bucket == bucket)
+    }
+
+    /// Whether a lane may go on; an older worker does not tell.
+    #[must_use]
+    pub fn gate_of(&self, lane: Lane) -> Option<GateStatus> {
+        let mut lanes = self.lanes.iter();
+        Some(lanes.find(|it| it.lane == lane.as_str())?.gate)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

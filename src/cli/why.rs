@@ -10,11 +10,13 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::open::{Purpose, with_queue};
 use super::output::Output;
-use super::queue::{ask, drained, reachable, standing, told};
+use super::status::{ask, drained, reachable, standing, told};
 use super::trace::{Known, Place, gather};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::message::AccountName;
 use crate::queue::{DeadLetters, Depth, Lane, Queue, Traces};
+use crate::quota::Bucket;
 use crate::status::{AccountStatus, GateStatus, PauseStatus};
 
 /// Tell where a request is, and what it waits for
@@ -47,16 +49,13 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
         return Err(known.nothing());
     }
     let place = Place::of(&known, now);
-    let waits_for = match lane_of(place.state) {
+    let waits_for = match place.lane() {
         Some(lane) => {
             let worker = reachable(args.worker.unwrap_or(config.server.listen));
-            of_worker(
-                worker,
-                lane,
-                known.account().unwrap_or("default"),
-                |account| standing(config, &depths, account),
-            )
-            .await
+            let default = AccountName::default();
+            let account = known.account().unwrap_or(default.as_str());
+            let sends = |account: &AccountStatus| standing(config, &depths, account);
+            of_worker(worker, lane, account, sends).await
         }
         None => Vec::new(),
     };
@@ -111,28 +110,13 @@ async fn of_worker(
     }
 }
 
-/// The lane in which a request waits that is in this state.
-fn lane_of(state: &str) -> Option<Lane> {
-    match state {
-        "queued" | "waiting" => Some(Lane::Sends),
-        "accepted" => Some(Lane::Results),
-        _ => None,
-    }
-}
-
 /// What holds a lane back, by the gate that its dispatch asks, or else its limit.
 fn reasons(lane: Lane, account: &AccountStatus, sends: u64) -> Vec<String> {
     let now = Clock::system().now();
-    let lane_word = lane.as_str();
-    let holds = |it: &&PauseStatus| it.lanes.iter().any(|lane| lane == lane_word);
+    let holds = |it: &&PauseStatus| it.lanes.iter().any(|held| held == lane.as_str());
     let pauses = account.pauses.iter().filter(holds);
     let mut reasons: Vec<String> = pauses.map(|pause| told(pause, now)).collect();
-    match account
-        .lanes
-        .iter()
-        .find(|it| it.lane == lane_word)
-        .map(|it| it.gate)
-    {
+    match account.gate_of(lane) {
         Some(GateStatus::Shut) => return reasons,
         Some(GateStatus::Trial) => {
             reasons.push("one request is let through, to see whether that is over".to_owned());
@@ -141,23 +125,19 @@ fn reasons(lane: Lane, account: &AccountStatus, sends: u64) -> Vec<String> {
         Some(GateStatus::Open) | None => {}
     }
     let bucket = match lane {
-        Lane::Sends => "send",
-        Lane::Results => "api",
+        Lane::Sends => Bucket::Send,
+        Lane::Results => Bucket::Api,
     };
-    if let Some(quota) = account.quota.iter().find(|it| it.bucket == bucket)
-        && quota.used >= quota.share.unwrap_or(quota.limit)
-    {
-        reasons.push(format!(
-            "the window is full: {} of {} calls in {} s",
-            quota.used,
-            quota.share.unwrap_or(quota.limit),
-            quota.window_s
-        ));
-    } else {
-        reasons.push("nothing holds it back".to_owned());
-    }
+    let full = account.quota_of(bucket.label()).and_then(|quota| {
+        let ours = quota.share.unwrap_or(quota.limit);
+        (quota.used >= ours).then(|| {
+            let (used, window) = (quota.used, quota.window_s);
+            format!("the window is full: {used} of {ours} calls in {window} s")
+        })
+    });
+    reasons.push(full.unwrap_or_else(|| "nothing holds it back".to_owned()));
     if lane == Lane::Sends {
-        reasons.extend(drained(account, sends).map(|line| line.trim().to_owned()));
+        reasons.extend(drained(account, sends));
     }
     reasons
 }

@@ -6,16 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
-use crate::config::{QuotaConfig, WindowConfig};
+use crate::config::QuotaConfig;
 use crate::message::AccountName;
 use crate::metrics::Metrics;
 use crate::pause::{Pause, Pauses};
-use crate::provider::Told;
+use crate::provider::RateLimits;
 use crate::queue::Lane;
-use crate::quota::{Bucket, Day, DayUsed, RateLimiter};
-
-/// The bucket of the day's calls.
-pub const DAILY: &str = "daily";
+use crate::quota::{Bucket, DAILY, Day, DayUsed, RateLimiter, WindowUsed};
 
 /// What others may see of an account while it is dispatched.
 #[derive(Debug)]
@@ -82,13 +79,13 @@ impl Account {
         }
     }
 
-    /// HubSpot told of its windows.
-    pub(super) fn told(&self, told: Told) {
+    /// HubSpot told the limits of its windows.
+    pub(super) fn heed(&self, limits: RateLimits) {
         if let Some(limiters) = self.lock().as_ref() {
-            let rooms = [(&limiters.send, told.send), (&limiters.api, told.api)];
-            for (limiter, room) in rooms {
-                if let Some(room) = room {
-                    limiter.told(room);
+            let both = [(&limiters.send, limits.send), (&limiters.api, limits.api)];
+            for (limiter, limit) in both {
+                if let Some(limit) = limit {
+                    limiter.heed(limit);
                 }
             }
         }
@@ -178,7 +175,10 @@ impl Account {
         metrics.pauses(&self.name, &self.held_back());
         for (bucket, used) in self.quota() {
             let (limit, ratio) = match used {
-                Some((used, window)) => (window.limit, f64::from(used) / f64::from(window.limit)),
+                Some(used) => {
+                    let limit = used.config.limit;
+                    (limit, f64::from(used.calls) / f64::from(limit))
+                }
                 None => (0, 0.0),
             };
             metrics.quota(&self.name, bucket.label(), limit.into(), ratio);
@@ -190,21 +190,9 @@ impl Account {
         }
     }
 
-    /// How many calls of each limit others leave, where they use some of it.
+    /// How much of each bucket's window is used; `None` without a ceiling.
     #[must_use]
-    pub fn share(&self, bucket: Bucket) -> Option<u32> {
-        let limiters = self.lock();
-        let limiters = limiters.as_ref()?;
-        let limiter = match bucket {
-            Bucket::Send => &limiters.send,
-            Bucket::Api => &limiters.api,
-        };
-        limiter.share()
-    }
-
-    /// Calls in the last window and its limit, for each bucket; `None` without a ceiling.
-    #[must_use]
-    pub fn quota(&self) -> Vec<(Bucket, Option<(u32, WindowConfig)>)> {
+    pub fn quota(&self) -> Vec<(Bucket, Option<WindowUsed>)> {
         match self.lock().as_ref() {
             Some(limiters) => vec![
                 (Bucket::Send, limiters.send.used()),

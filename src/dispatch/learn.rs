@@ -170,12 +170,12 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         self.day_is_spent(news, now);
     }
 
-    /// What HubSpot's answers told of its limits since the last time.
+    /// The rate limits that HubSpot's answers told since the last time.
     pub(super) fn heed_limits(&self, now: Timestamp) {
-        let told = self.provider.told();
-        self.account.told(told);
-        if let Some(day) = told.day {
-            let news = self.account.day().told(day, now, &self.zone());
+        let limits = self.provider.rate_limits();
+        self.account.heed(limits);
+        if let Some(day) = limits.day {
+            let news = self.account.day().heed(day, now, &self.zone());
             self.day_is_spent(news, now);
         }
     }

@@ -17,7 +17,7 @@ mod wire;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::Instant;
@@ -31,7 +31,7 @@ use crate::clock::Clock;
 use crate::config::{AccountConfig, Api, ApiVersion, TokenSource};
 use crate::message::{AccountName, SendRequest};
 use crate::outcome::{LookUp, Outcome};
-use crate::provider::{Probe, Provider, Told};
+use crate::provider::{Probe, Provider, RateLimits};
 
 /// The operation that is no look-up and no check.
 const SEND: &str = "send";
@@ -55,7 +55,7 @@ pub struct HubSpot<T = Http> {
     tokens: Tokens,
     urls: Urls,
     clock: Clock,
-    told: Mutex<Told>,
+    rate_limits: Mutex<RateLimits>,
 }
 
 struct Urls {
@@ -146,7 +146,7 @@ impl<T: Transport> HubSpot<T> {
             tokens: tokens(account, &config.token)?,
             urls: Urls::new(config),
             clock,
-            told: Mutex::default(),
+            rate_limits: Mutex::default(),
         })
     }
 
@@ -170,17 +170,21 @@ impl<T: Transport> HubSpot<T> {
         heard
     }
 
-    /// Keeps what an answer tells of limits: the newest counts.
+    /// Keeps the rate limits that an answer tells: the newest count.
     fn heed(&self, answer: &Answer, is_send: bool) {
-        let (room, day) = (answer.room(), answer.day());
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = if is_send {
-            &mut told.send
+        let mut limits = self.rate_limits_now();
+        let rolling = if is_send {
+            &mut limits.send
         } else {
-            &mut told.api
+            &mut limits.api
         };
-        *bucket = room.or(*bucket);
-        told.day = day.or(told.day);
+        *rolling = answer.rolling_limit().or(*rolling);
+        limits.day = answer.daily_limit().or(limits.day);
+    }
+
+    fn rate_limits_now(&self) -> MutexGuard<'_, RateLimits> {
+        let limits = self.rate_limits.lock();
+        limits.unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn details(&self) -> Heard {
@@ -220,8 +224,8 @@ impl<T: Transport> Provider for HubSpot<T> {
         probe::probe(self.api, &details, &token_info, self.clock.now())
     }
 
-    fn told(&self) -> Told {
-        std::mem::take(&mut *self.told.lock().unwrap_or_else(PoisonError::into_inner))
+    fn rate_limits(&self) -> RateLimits {
+        std::mem::take(&mut *self.rate_limits_now())
     }
 }
 

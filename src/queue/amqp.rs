@@ -16,6 +16,7 @@
 //! | `dead` | the sweep over the dead letters |
 //! | `trace` | the journal, in a stream |
 //! | `lease` | who owns an account |
+//! | `token` | what the owner of an account has, and the next one gets |
 //! | `fleet` | how the accounts are spread over the workers |
 //! | `properties` | what stands beside a body |
 //! | `error` | what lapin's errors mean |
@@ -42,6 +43,7 @@ mod open_channel;
 mod properties;
 mod publisher;
 mod session;
+mod token;
 mod topology;
 mod trace;
 

@@ -173,12 +173,6 @@ impl Teller {
     pub fn new(tell: impl Fn(Spends) -> BoxFuture<'static, bool> + Send + Sync + 'static) -> Self {
         Self(Arc::new(tell))
     }
-
-    /// Tells nobody.
-    #[must_use]
-    pub fn none() -> Self {
-        Self::new(|_| Box::pin(std::future::ready(false)))
-    }
 }
 
 impl fmt::Debug for Teller {

@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
 use crate::clock::{after, until};
-use crate::provider::DayTold;
+use crate::provider::DailyLimit;
 
 /// Of what the day may use, look-ups leave the last tenth to sends.
 const LOOK_UPS_LEAVE: u64 = 10;
@@ -75,20 +75,19 @@ impl Day {
 
     /// HubSpot told how much of the day is used, by whomever. Just after our midnight it may have
     /// meant the day before.
-    pub fn told(
+    pub fn heed(
         &mut self,
-        told: DayTold,
+        limit: DailyLimit,
         now: Timestamp,
         zone: &TimeZone,
     ) -> Option<(Standing, Timestamp)> {
         self.limit?;
-        let before = now.checked_sub(CLOCKS_APART).unwrap_or(now);
-        if midnight(before, zone) <= now {
+        if was_midnight(now, zone) {
             return None;
         }
         let today = self.today(now, zone);
-        today.max = Some(told.max);
-        let used = told.max.saturating_sub(told.remaining);
+        today.max = Some(limit.max);
+        let used = limit.max.saturating_sub(limit.remaining);
         today.calls = today.calls.max(used);
         self.look()
     }
@@ -172,12 +171,17 @@ const CLOCKS_APART: Duration = Duration::from_mins(5);
 /// When HubSpot is asked again whose midnight seems to come later than ours.
 const MIDNIGHT_AGAIN: Duration = Duration::from_mins(1);
 
+/// Whether HubSpot's midnight may still be to come where ours is over.
+fn was_midnight(now: Timestamp, zone: &TimeZone) -> bool {
+    let before = now.checked_sub(CLOCKS_APART).unwrap_or(now);
+    midnight(before, zone) <= now
+}
+
 /// When to go on after HubSpot said at `now` that the day is spent: at midnight. Just after ours
 /// it may have meant the day before, and waiting for the next midnight would cost a whole day.
 #[must_use]
 pub fn day_over(now: Timestamp, zone: &TimeZone) -> Timestamp {
-    let before = now.checked_sub(CLOCKS_APART).unwrap_or(now);
-    if midnight(before, zone) <= now {
+    if was_midnight(now, zone) {
         after(now, MIDNIGHT_AGAIN)
     } else {
         midnight(now, zone)
@@ -216,23 +220,23 @@ mod tests {
         let zone = TimeZone::UTC;
         let now: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap();
         let mut day = Day::new(Some(1_000), 0);
-        let told = |remaining| DayTold {
+        let told = |remaining| DailyLimit {
             max: 500,
             remaining,
         };
-        assert_eq!(day.told(told(400), now, &zone), None);
+        assert_eq!(day.heed(told(400), now, &zone), None);
         let used = day.used(now).unwrap();
         assert_eq!(
             (used.calls, used.limit),
             (100, 500),
             "HubSpot's is the lower"
         );
-        let (standing, _) = day.told(told(0), now, &zone).unwrap();
+        let (standing, _) = day.heed(told(0), now, &zone).unwrap();
         assert_eq!(standing, Standing::Spent);
-        assert_eq!(day.told(told(0), now, &zone), None, "no news");
+        assert_eq!(day.heed(told(0), now, &zone), None, "no news");
         let midnight: Timestamp = "2026-11-23T00:01:00Z".parse().unwrap();
         assert_eq!(
-            day.told(told(0), midnight, &zone),
+            day.heed(told(0), midnight, &zone),
             None,
             "it may mean yesterday"
         );

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::provider::RoomTold;
+use crate::provider::RollingLimit;
 
 /// How long a wider spread is remembered that HubSpot's refusals taught.
 const LEARNT_FOR: Duration = Duration::from_mins(10);
@@ -111,8 +111,8 @@ impl Ledger {
 
     /// HubSpot told how much of the window is used, by whomever. What is more than ours, but for
     /// calls that it still counted and we do not, are others'.
-    pub(super) fn told(&mut self, told: RoomTold, now: Instant) {
-        let (max, remaining) = (told.max as usize, told.remaining as usize);
+    pub(super) fn heed(&mut self, limit: RollingLimit, now: Instant) {
+        let (max, remaining) = (limit.max as usize, limit.remaining as usize);
         let ours = self.calls(now) + 1 + max / COUNTED_LONGER;
         let calls = max.saturating_sub(remaining).saturating_sub(ours);
         // They need not call as evenly as we do.

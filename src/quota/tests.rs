@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::provider::{PROBE_CALLS, RoomTold};
+use crate::provider::{PROBE_CALLS, RollingLimit};
 
 fn window(limit: u32, millis: u64) -> WindowConfig {
     WindowConfig {
@@ -301,9 +301,9 @@ async fn a_token_given_back_is_not_counted() {
     let limiter = Arc::new(RateLimiter::new(Some(window(2, 1_000)), Start::Empty));
     let began = Instant::now();
     limiter.give_back(limiter.token().await);
-    assert_eq!(limiter.used().unwrap().0, 0);
+    assert_eq!(limiter.used().unwrap().calls, 0);
     drop(limiter.spend(limiter.token().await));
-    assert!(began.elapsed() < Duration::from_secs(1) && limiter.used().unwrap().0 == 1);
+    assert!(began.elapsed() < Duration::from_secs(1) && limiter.used().unwrap().calls == 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -316,28 +316,28 @@ async fn what_others_use_is_left_to_them_for_a_while() {
         }
     };
     ten().await;
-    let told = |remaining, window| RoomTold {
+    let told = |remaining, window| RollingLimit {
         max: 100,
         remaining,
         window,
     };
-    limiter.told(told(90, config.window));
-    assert_eq!(limiter.share(), Some(100), "these ten are ours");
-    limiter.told(told(0, Duration::from_secs(1)));
-    assert_eq!(limiter.share(), Some(100), "that is another window");
-    limiter.told(told(27, config.window));
+    limiter.heed(told(90, config.window));
+    assert_eq!(limiter.used().unwrap().share, 100, "these ten are ours");
+    limiter.heed(told(0, Duration::from_secs(1)));
+    assert_eq!(limiter.used().unwrap().share, 100, "that is another window");
+    limiter.heed(told(27, config.window));
     // A few that we do not count any more may be ours, 3 of 63 here; and 15 are margin.
-    assert_eq!(limiter.share(), Some(24));
+    assert_eq!(limiter.used().unwrap().share, 24);
     ten().await;
     let began = Instant::now();
     ten().await;
     let waited = began.elapsed();
     assert!(waited > Duration::from_secs(5), "all of ours is used");
-    limiter.told(RoomTold {
+    limiter.heed(RollingLimit {
         max: 10,
         ..told(0, config.window)
     });
-    assert_eq!(limiter.share(), Some(10), "ours are all there is");
+    assert_eq!(limiter.used().unwrap().share, 10, "ours are all there is");
     tokio::time::sleep(Duration::from_mins(1)).await;
-    assert_eq!(limiter.share(), Some(100), "it is old news");
+    assert_eq!(limiter.used().unwrap().share, 100, "it is old news");
 }

@@ -10,7 +10,7 @@ use super::ledger::Ledger;
 use super::pace::Pace;
 use super::{IN_HAND_MAX, SPREAD_MAX, Start};
 use crate::config::WindowConfig;
-use crate::provider::{PROBE_CALLS, RoomTold};
+use crate::provider::{PROBE_CALLS, RollingLimit};
 
 /// The share of a limit that may go out ahead of the pace: one in fifty, and two at the least, or
 /// each wait that ends a little late would cost the rate that much.
@@ -169,16 +169,11 @@ impl Window {
     }
 
     /// Where HubSpot's window is another one than ours, nothing follows.
-    pub(super) fn told(&self, told: RoomTold, now: Instant) {
-        if told.window == self.config.window {
-            self.lock().ledger.told(told, now);
+    pub(super) fn heed(&self, limit: RollingLimit, now: Instant) {
+        if limit.window == self.config.window {
+            self.lock().ledger.heed(limit, now);
             self.changed.notify_waiters();
         }
-    }
-
-    /// What is ours of the limit while others use some of it.
-    pub(super) fn share(&self, now: Instant) -> usize {
-        self.lock().ledger.share(self.config.limit as usize, now).0
     }
 
     pub(super) fn give_back(&self) {
@@ -186,8 +181,11 @@ impl Window {
         ledger.in_hand = ledger.in_hand.saturating_sub(1);
     }
 
-    pub(super) fn used(&self, now: Instant) -> usize {
-        self.lock().ledger.calls(now)
+    /// The calls that count, and what of the limit is ours.
+    pub(super) fn used(&self, now: Instant) -> (usize, usize) {
+        let ledger = &mut self.lock().ledger;
+        let (share, _) = ledger.share(self.config.limit as usize, now);
+        (ledger.calls(now), share)
     }
 
     // === bursts ===

@@ -42,6 +42,15 @@ impl Place {
         }
     }
 
+    /// The lane in which it waits, if it does.
+    pub(in crate::cli) fn lane(&self) -> Option<Lane> {
+        match self.state {
+            "queued" | "waiting" => Some(Lane::Sends),
+            "accepted" => Some(Lane::Results),
+            _ => None,
+        }
+    }
+
     fn standing(standing: &Standing, now: Timestamp) -> Self {
         let due = standing.due.filter(|due| *due > now);
         match (standing.lane, due) {

@@ -16,7 +16,7 @@ use url::Url;
 use super::token::Token;
 use crate::message::SendRequest;
 use crate::outcome::Words;
-use crate::provider::{DayTold, RoomTold};
+use crate::provider::{DailyLimit, RollingLimit};
 
 /// The longest of HubSpot's words that is kept, in characters: they travel in a message header.
 const WORD_CHARS_MAX: usize = 500;
@@ -156,9 +156,9 @@ impl Answer {
     }
 
     /// The rolling window that the call counted in, where the headers tell it.
-    pub(super) fn room(&self) -> Option<RoomTold> {
+    pub(super) fn rolling_limit(&self) -> Option<RollingLimit> {
         let window = self.number("x-hubspot-ratelimit-interval-milliseconds")?;
-        Some(RoomTold {
+        Some(RollingLimit {
             max: u32::try_from(self.number("x-hubspot-ratelimit-max")?).ok()?,
             remaining: u32::try_from(self.number("x-hubspot-ratelimit-remaining")?).ok()?,
             window: Duration::from_millis(window),
@@ -166,8 +166,8 @@ impl Answer {
     }
 
     /// The account's day, where the headers tell it.
-    pub(super) fn day(&self) -> Option<DayTold> {
-        Some(DayTold {
+    pub(super) fn daily_limit(&self) -> Option<DailyLimit> {
+        Some(DailyLimit {
             max: self.number("x-hubspot-ratelimit-daily")?,
             remaining: self.number("x-hubspot-ratelimit-daily-remaining")?,
         })
@@ -259,16 +259,20 @@ mod tests {
         ];
         let answer = Answer::new(200, &all, b"");
         let (max, remaining) = (625_000, 624_999);
-        assert_eq!(answer.day(), Some(DayTold { max, remaining }));
-        let room = RoomTold {
+        assert_eq!(answer.daily_limit(), Some(DailyLimit { max, remaining }));
+        let rolling = RollingLimit {
             max: 190,
             remaining: 7,
             window: Duration::from_secs(10),
         };
-        assert_eq!(answer.room(), Some(room));
+        assert_eq!(answer.rolling_limit(), Some(rolling));
         let (_, some) = all.split_at(1);
-        assert_eq!(Answer::new(200, some, b"").day(), None, "an OAuth app");
+        assert_eq!(
+            Answer::new(200, some, b"").daily_limit(),
+            None,
+            "an OAuth app"
+        );
         let odd = [("x-hubspot-ratelimit-max", "-1".to_owned())];
-        assert_eq!(Answer::new(200, &odd, b"").room(), None);
+        assert_eq!(Answer::new(200, &odd, b"").rolling_limit(), None);
     }
 }

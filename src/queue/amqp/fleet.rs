@@ -83,7 +83,7 @@ struct Roll {
 
 /// Counts one lease as held, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct Holding {
     grant: Arc<Grant>,
     fleet: Arc<Fleet>,
 }
@@ -160,9 +160,13 @@ impl Fleet {
         }
     }
 
-    /// A seat for a lease that this worker is handed, unless it passes it on, which it did so often
+    /// A holding for a lease that this worker is handed, unless it passes it on, which it did so often
     /// in a row.
-    pub(super) async fn seat(self: &Arc<Self>, grant: Arc<Grant>, passes: usize) -> Option<Seat> {
+    pub(super) async fn holding(
+        self: &Arc<Self>,
+        grant: Arc<Grant>,
+        passes: usize,
+    ) -> Option<Holding> {
         // Now, and not a second ago: the worker that had it may be gone.
         let workers = self.count().await.unwrap_or(1);
         let share = Share::new(self.topology.accounts(), workers);
@@ -173,7 +177,7 @@ impl Fleet {
                 grant: Arc::clone(&grant),
                 kept_among: (held >= share.at_most).then_some(workers),
             });
-            Seat {
+            Holding {
                 grant,
                 fleet: Arc::clone(self),
             }
@@ -287,9 +291,9 @@ impl Roll {
     }
 }
 
-// === impl Seat ===
+// === impl Holding ===
 
-impl Seat {
+impl Holding {
     pub(super) fn grant(&self) -> &Grant {
         &self.grant
     }
@@ -302,7 +306,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Holding {
     fn drop(&mut self) {
         let mut state = self.fleet.lock();
         state

@@ -2,24 +2,26 @@
 //!
 //! Whoever holds the token owns the account. When the owner's connection ends, the broker hands the
 //! token to the next consumer within milliseconds; when the owner falls silent, after two to three
-//! heartbeats. The token says how its owner spends windows. A frozen owner does not notice by itself: so its lease ends two heartbeats after the
+//! heartbeats. A frozen owner does not notice by itself: so its lease ends two heartbeats after the
 //! last question that the broker answered, and it sends nothing past that.
+//!
+//! The token says how its owner spends windows (`token`): where that changes, another token takes
+//! its place.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use lapin::Consumer;
 use lapin::message::Delivery;
-use lapin::{BasicProperties, Consumer};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use uuid::Uuid;
 
-use super::fleet::{Fleet, Seat};
+use super::fleet::{Fleet, Holding};
 use super::link::{Connections, HEARTBEAT};
 use super::open_channel::OpenChannel;
-use super::properties::PERSISTENT;
-use super::{DEFAULT_EXCHANGE, Shared, channel};
+use super::token::Token;
+use super::{Shared, channel};
 use crate::message::AccountName;
 use crate::queue::{Before, Grant, Lease, QueueError, Spends, Teller, Validity};
 
@@ -36,8 +38,6 @@ const RENEW_TOKEN_EVERY: Duration = Duration::from_mins(5);
 const PREFETCH: u16 = 8;
 /// After this long without the token, another worker has it.
 const STANDING_BY_AFTER: Duration = Duration::from_secs(2);
-/// Behind a token's id: its owner may spend a window at once.
-const AT_ONCE: u8 = 1;
 /// How long a token may take to be replaced that tells so; it takes milliseconds.
 const TELL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Before a lease is asked for again, on a link that stands.
@@ -52,7 +52,7 @@ struct Candidate {
     consumer: Consumer,
     queue: String,
     /// The token that this worker made, where there was none.
-    made: Option<Uuid>,
+    made: Option<Token>,
 }
 
 /// A candidate with the token in its hand, which may still pass it on.
@@ -73,7 +73,7 @@ struct Owner {
     /// What its note says, or will say in a moment.
     spends: Spends,
     told: mpsc::Receiver<Told>,
-    seat: Seat,
+    holding: Holding,
 }
 
 /// What the next owner is to know, and where to say that it can.
@@ -133,8 +133,8 @@ impl Candidate {
         // With a consumer there is a token too, in its hand. Two workers that start in one moment
         // may make two: whoever gets both keeps one.
         let made = if found.message_count() == 0 && found.consumer_count() == 0 {
-            let token = Uuid::new_v4();
-            publish_token(&connections, &queue, token, Spends::Evenly).await?;
+            let token = Token::new(Spends::Evenly);
+            token.publish(&connections, &queue).await?;
             Some(token)
         } else {
             None
@@ -185,12 +185,12 @@ impl Handed {
             candidate, token, ..
         } = self;
         // A token that was in no hand before, and that we made: nobody owned the account.
-        let ours = (candidate.made).is_some_and(|id| token.data == id.as_bytes());
+        let ours = (candidate.made).is_some_and(|made| made.is(&token));
         let fresh = ours && !token.redelivered;
         let asked_at = Instant::now();
         let place = candidate.connections.place();
         channel::look_at(&candidate.channel, place, &candidate.queue).await?;
-        let spends = note_of(&token);
+        let spends = Token::note(&token);
         let before = if fresh {
             Before::Nobody
         } else {
@@ -199,8 +199,8 @@ impl Handed {
         let (teller, told) = teller();
         let validity = Validity::Until(asked_at + VALID_FOR);
         let (grant, lease) = Grant::new(validity, before, teller);
-        let seat = fleet.seat(Arc::new(grant), passes).await;
-        let owner = seat.map(|seat| Owner {
+        let holding = fleet.holding(Arc::new(grant), passes).await;
+        let owner = holding.map(|holding| Owner {
             connections: candidate.connections,
             channel: candidate.channel,
             consumer: candidate.consumer,
@@ -208,7 +208,7 @@ impl Handed {
             token,
             spends,
             told,
-            seat,
+            holding,
         });
         Ok(owner.map(|owner| (owner, lease)))
     }
@@ -221,10 +221,10 @@ impl Owner {
     /// closed, and with it the token goes to the next in line.
     async fn keep(mut self, account: AccountName) {
         match self.renew().await {
-            Ok(()) => self.seat.let_go().await,
+            Ok(()) => self.holding.let_go().await,
             Err(error) => tracing::debug!(%account, %error, "the lease is lost"),
         }
-        self.seat.grant().set(Validity::Lost);
+        self.holding.grant().set(Validity::Lost);
     }
 
     /// Returns when it is let go.
@@ -238,20 +238,19 @@ impl Owner {
         ask_now.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut token_made_at = Instant::now();
         // What waits until its token is the only one.
-        let mut telling: Option<(Uuid, oneshot::Sender<()>)> = None;
+        let mut telling: Option<(Token, oneshot::Sender<()>)> = None;
         loop {
             tokio::select! {
                 biased;
                 () = connections.gone() => return lost("the connection is gone"),
-                () = self.seat.grant().unused() => return Ok(()),
+                () = self.holding.grant().unused() => return Ok(()),
                 token = self.consumer.next() => {
                     let Some(Ok(token)) = token else { return lost("the line was closed") };
                     // The newest is kept. The queue is never without: it was published before
                     // the old one is taken away.
                     let old = std::mem::replace(&mut self.token, token);
                     channel::ack(&old.acker).await?;
-                    let is_ours = |(id, _): &mut (Uuid, _)| self.token.data.starts_with(id.as_bytes());
-                    if let Some((_, done)) = telling.take_if(is_ours) {
+                    if let Some((_, done)) = telling.take_if(|(new, _)| new.is(&self.token)) {
                         // Answered behind the acknowledgement: the old token is gone.
                         channel::look_at(&self.channel, connections.place(), &self.queue).await?;
                         if done.send(()).is_err() {
@@ -260,59 +259,36 @@ impl Owner {
                     }
                 }
                 Some(Told { spends, done }) = self.told.recv() => {
-                    let id = Uuid::new_v4();
                     self.spends = spends;
-                    telling = Some((id, done));
+                    telling = Some((self.replace_token(), done));
                     token_made_at = Instant::now();
-                    tokio::spawn(replace_token(Arc::clone(&connections), self.queue.clone(), id, spends));
                 }
                 _ = ask_now.tick() => {
                     let asked_at = Instant::now();
                     // An answer proves that the broker takes our connection for alive.
                     channel::look_at(&self.channel, connections.place(), &self.queue).await?;
-                    self.seat.grant().set(Validity::Until(asked_at + VALID_FOR));
+                    self.holding.grant().set(Validity::Until(asked_at + VALID_FOR));
                     if token_made_at.elapsed() > RENEW_TOKEN_EVERY {
                         token_made_at = Instant::now();
-                        // Beside us: during an alarm a publish waits for half a minute, and the
-                        // lease must be renewed meanwhile. One that fails is made up for by the
-                        // next, long before the broker loses patience.
-                        let (id, spends) = (Uuid::new_v4(), self.spends);
-                        tokio::spawn(replace_token(Arc::clone(&connections), self.queue.clone(), id, spends));
+                        self.replace_token();
                     }
                 }
             }
         }
     }
-}
 
-async fn replace_token(connections: Arc<Connections>, queue: String, token: Uuid, spends: Spends) {
-    if let Err(error) = publish_token(&connections, &queue, token, spends).await {
-        tracing::debug!(%error, "the lease's token is not replaced yet");
-    }
-}
-
-async fn publish_token(
-    connections: &Connections,
-    queue: &str,
-    token: Uuid,
-    spends: Spends,
-) -> Result<(), QueueError> {
-    let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
-    let mut body = token.as_bytes().to_vec();
-    if spends == Spends::AtOnce {
-        body.push(AT_ONCE);
-    }
-    (connections.publisher)
-        .publish_confirmed(DEFAULT_EXCHANGE, queue, &body, properties)
-        .await
-}
-
-/// How the owner spends its windows, that had this token last.
-fn note_of(token: &Delivery) -> Spends {
-    if token.data.last() == Some(&AT_ONCE) && token.data.len() > size_of::<Uuid>() {
-        Spends::AtOnce
-    } else {
-        Spends::Evenly
+    /// Has a new token made, beside us: during an alarm a publish waits for half a minute, and the
+    /// lease must be renewed meanwhile. One that fails is made up for by the next, long before the
+    /// broker loses patience.
+    fn replace_token(&self) -> Token {
+        let token = Token::new(self.spends);
+        let (connections, queue) = (Arc::clone(&self.connections), self.queue.clone());
+        tokio::spawn(async move {
+            if let Err(error) = token.publish(&connections, &queue).await {
+                tracing::debug!(%error, "the lease's token is not replaced yet");
+            }
+        });
+        token
     }
 }
 

@@ -100,8 +100,8 @@ impl Topology {
         channel: &Channel,
         place: &Place,
     ) -> Result<(), QueueError> {
-        let declarer = Declarer { channel, place };
-        declarer.queue(QueueSpec::stream(self.trace())).await
+        let spec = QueueSpec::stream(self.trace());
+        Declarer { channel, place }.queue(spec).await
     }
 
     /// All levels together, as a depth is told.
@@ -140,8 +140,8 @@ impl Topology {
         channel: &Channel,
         place: &Place,
     ) -> Result<(), QueueError> {
-        let declarer = Declarer { channel, place };
-        declarer.queue(QueueSpec::plain(self.workers())).await
+        let spec = QueueSpec::plain(self.workers());
+        Declarer { channel, place }.queue(spec).await
     }
 
     pub(super) fn accounts(&self) -> usize {

@@ -18,33 +18,30 @@ fn a_request_that_waits_is_told_what_for() {
     shop.run(&["send", "one.json"]);
     let open =
         r#""lanes": [{"lane": "sends", "gate": "open"}, {"lane": "results", "gate": "open"}]"#;
-    let quota = |used: u32| {
-        format!(
-            r#""quota": [{{"bucket": "send", "limit": 190, "window_s": 10.0, "used": {used}}}]"#
+    let dispatched = |used: u32| {
+        let quota =
+            format!(r#"{{"bucket": "send", "limit": 190, "window_s": 10.0, "used": {used}}}"#);
+        told(
+            &shop,
+            &format!(r#""owner": true, "pauses": [], {open}, "quota": [{quota}]"#),
         )
     };
-    insta::assert_snapshot!(
-        told(&shop, &format!(r#""owner": true, "pauses": [], {open}, {}"#, quota(190))),
-        @"
+    insta::assert_snapshot!(dispatched(190), @"
     exit 0
     --- stdout
     order-1  queued
       in the queue, or in a worker's hands
       the window is full: 190 of 190 calls in 10 s
       to be sent: 1, about 1s at 19.0 a second (quota.send)
-    "
-    );
-    insta::assert_snapshot!(
-        told(&shop, &format!(r#""owner": true, "pauses": [], {open}, {}"#, quota(7))),
-        @"
+    ");
+    insta::assert_snapshot!(dispatched(7), @"
     exit 0
     --- stdout
     order-1  queued
       in the queue, or in a worker's hands
       nothing holds it back
       to be sent: 1, about 1s at 19.0 a second (quota.send)
-    "
-    );
+    ");
     let paused = r#""owner": true, "quota": [],
         "lanes": [{"lane": "sends", "gate": "shut"}, {"lane": "results", "gate": "open"}],
         "pauses": [{"scope": "account", "reason": "daily", "lanes": ["results"],

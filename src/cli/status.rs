@@ -1,0 +1,179 @@
+//! What the running worker says: asked for at its admin server, and told to a person.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::clock;
+use crate::config::Config;
+use crate::crypto::init_crypto;
+use crate::queue::Depth;
+use crate::quota::{Bucket, DAILY};
+use crate::status::{self, AccountStatus, PauseStatus, QuotaStatus, Status};
+
+/// The worker is on this machine or near: an answer that takes longer is none.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+/// Far more than the status of a thousand accounts.
+const STATUS_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// A server that listens everywhere is asked at home.
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
+    if !listen.ip().is_unspecified() {
+        return listen;
+    }
+    let home = match listen.ip() {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    SocketAddr::new(home, listen.port())
+}
+
+/// The worker's status, or in a few words why there is none.
+pub(super) async fn ask(worker: SocketAddr) -> Result<Status, &'static str> {
+    init_crypto();
+    let client = reqwest::Client::builder()
+        .timeout(STATUS_TIMEOUT)
+        .no_proxy()
+        .build()
+        .map_err(|_| "no HTTP client")?;
+    let why = |error: reqwest::Error| {
+        if error.is_timeout() {
+            "no answer in 2 s"
+        } else {
+            "nothing listens there"
+        }
+    };
+    let url = format!("http://{worker}{}", status::PATH);
+    let mut answer = client.get(url).send().await.map_err(why)?;
+    if !answer.status().is_success() {
+        return Err("what listens there is no worker");
+    }
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(why)? {
+        if body.len() + chunk.len() > STATUS_BYTES_MAX {
+            return Err("what listens there is no worker");
+        }
+        body.extend_from_slice(&chunk);
+    }
+    serde_json::from_slice(&body).map_err(|_| "what listens there is no worker")
+}
+
+/// One line for 3 am.
+pub(super) fn told(pause: &PauseStatus, now: Timestamp) -> String {
+    let ends = match pause.until {
+        Some(until) if until > now => until.to_string(),
+        Some(_) | None => "when a probe finds it healed".to_owned(),
+    };
+    format!(
+        "paused ({}), {}: began {} ago, ends {ends}; nothing is lost",
+        pause.scope,
+        pause.reason.label(),
+        age(now, pause.since),
+    )
+}
+
+/// How much of a limit is used, and who else uses it.
+pub(super) fn spent(quota: &QuotaStatus) -> String {
+    let QuotaStatus {
+        bucket,
+        limit,
+        window_s,
+        used,
+        ..
+    } = quota;
+    let over = if bucket == DAILY {
+        "today".to_owned()
+    } else {
+        format!("in {window_s} s")
+    };
+    let others = match quota.share {
+        Some(share) => format!("; others call too and leave {share}"),
+        None => String::new(),
+    };
+    let end = match quota.spent_at {
+        Some(at) => format!("; at this rate spent at {at}"),
+        None => String::new(),
+    };
+    format!("  {bucket:<6} {used} of {limit} calls {over} used{others}{end}")
+}
+
+/// How many requests of an account wait to be sent.
+pub(super) fn standing(config: &Config, depths: &[Depth], account: &AccountStatus) -> u64 {
+    let lanes = format!("{}.send.{}.", config.queue.prefix, account.name);
+    let sends = depths.iter().filter(|it| it.queue.starts_with(&lanes));
+    sends.map(|it| it.messages).sum()
+}
+
+/// The rate in force and whose it is, and how long what waits takes at that. Nothing while nothing
+/// waits, or goes.
+pub(super) fn drained(account: &AccountStatus, waiting: u64) -> Option<String> {
+    if waiting == 0 || !account.owner || !account.pauses.is_empty() {
+        return None;
+    }
+    let Some(quota) = account.quota_of(Bucket::Send.label()) else {
+        return Some("no limit is set for sends: they go as fast as HubSpot answers".to_owned());
+    };
+    let (calls, why) = match quota.share {
+        Some(share) => (share, "what other apps leave"),
+        None => (quota.limit, "quota.send"),
+    };
+    #[expect(clippy::cast_precision_loss, reason = "told to a person")]
+    let (calls, waiting) = (calls as f64, waiting as f64);
+    let rate = calls / quota.window_s;
+    let wait = Duration::try_from_secs_f64((waiting / rate).ceil()).ok()?;
+    Some(format!(
+        "to be sent: {waiting}, about {} at {rate:.1} a second ({why})",
+        in_words(wait)
+    ))
+}
+
+/// How long ago.
+pub(super) fn age(now: Timestamp, at: Timestamp) -> String {
+    in_words(clock::until(at, now))
+}
+
+/// In the two largest units.
+fn in_words(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let units = [(seconds / 86_400, "d"), (seconds / 3_600 % 24, "h")];
+    let small = [(seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let told: Vec<String> = units
+        .into_iter()
+        .chain(small)
+        .skip_while(|(count, _)| *count == 0)
+        .take(2)
+        .map(|(count, unit)| format!("{count}{unit}"))
+        .collect();
+    if told.is_empty() {
+        "0s".to_owned()
+    } else {
+        told.join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_has_its_two_largest_units() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        for (seconds, told) in [
+            (0, "0s"),
+            (59, "59s"),
+            (61, "1m 1s"),
+            (3_600, "1h 0m"),
+            (90_061, "1d 1h"),
+        ] {
+            assert_eq!(age(at(1_000_000 + seconds), at(1_000_000)), told);
+        }
+        assert_eq!(age(at(5), at(9)), "0s");
+    }
+
+    #[test]
+    fn a_server_that_listens_everywhere_is_asked_at_home() {
+        let everywhere: SocketAddr = "0.0.0.0:9464".parse().unwrap();
+        assert_eq!(reachable(everywhere).to_string(), "127.0.0.1:9464");
+    }
+}
