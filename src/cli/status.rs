@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use crate::clock;
 use crate::config::Config;
 use crate::crypto::init_crypto;
-use crate::queue::Depth;
+use crate::queue::{Depth, Lane};
 use crate::quota::{Bucket, DAILY};
-use crate::status::{self, AccountStatus, PauseStatus, QuotaStatus, Status};
+use crate::status::{self, AccountStatus, GateStatus, PauseStatus, QuotaStatus, Status};
 
 /// The worker is on this machine or near: an answer that takes longer is none.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -108,7 +108,11 @@ pub(super) fn standing(config: &Config, depths: &[Depth], account: &AccountStatu
 /// The rate in force and whose it is, and how long what waits takes at that. Nothing while nothing
 /// waits, or goes.
 pub(super) fn drained(account: &AccountStatus, waiting: u64) -> Option<String> {
-    if waiting == 0 || !account.owner || !account.pauses.is_empty() {
+    let goes = match account.gate_of(Lane::Sends) {
+        Some(gate) => gate == GateStatus::Open,
+        None => account.pauses.is_empty(),
+    };
+    if waiting == 0 || !account.owner || !goes {
         return None;
     }
     let Some(quota) = account.quota_of(Bucket::Send.label()) else {

@@ -48,11 +48,14 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                         told = (!evenly).then(|| Instant::now() + QUEUE_ERROR_WAIT);
                     }
                     () = sends.eager() => {
-                        let batch = self.is_batch(limit).await;
-                        if batch && (told.is_some() || lease.tell(Spends::AtOnce).await) {
-                            self.bursts(limit, sends).await;
-                            told = Some(Instant::now() + is_over);
+                        if !self.is_batch(limit).await {
+                            continue;
                         }
+                        if told.is_some() || lease.tell(Spends::AtOnce).await {
+                            self.bursts(limit, sends).await;
+                        }
+                        // Where it could not be told, it may stand there all the same.
+                        told = Some(Instant::now() + is_over);
                     }
                 }
             }

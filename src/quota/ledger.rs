@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::IN_HAND_MAX;
 use crate::provider::RollingLimit;
 
 /// How long a wider spread is remembered that HubSpot's refusals taught.
@@ -132,9 +133,13 @@ impl Ledger {
     pub(super) fn share(&self, limit: usize, now: Instant) -> (usize, Option<Instant>) {
         match self.others.filter(|others| now < others.until) {
             Some(others) => {
-                // One at the least: its answer tells how things are by then.
-                let share = limit.min(others.max).saturating_sub(others.calls).max(1);
-                (share, Some(others.until))
+                // So much at the least that a probe goes out beside an idle lane: its answers tell how
+                // things are by then.
+                let ours = limit.min(others.max).saturating_sub(others.calls);
+                (
+                    ours.max(IN_HAND_MAX as usize).min(limit),
+                    Some(others.until),
+                )
             }
             None => (limit, None),
         }

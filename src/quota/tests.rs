@@ -341,3 +341,22 @@ async fn what_others_use_is_left_to_them_for_a_while() {
     tokio::time::sleep(Duration::from_mins(1)).await;
     assert_eq!(limiter.used().unwrap().share, 100, "it is old news");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_goes_beside_an_idle_lane_where_others_use_all() {
+    let config = window(10, 1_000);
+    let limiter = Arc::new(RateLimiter::new(Some(config), Start::Empty));
+    let _of_the_lane = limiter.token().await;
+    limiter.heed(RollingLimit {
+        max: 10,
+        remaining: 0,
+        window: config.window,
+    });
+    let probe = async {
+        for _ in 0..PROBE_CALLS {
+            drop(limiter.spend(limiter.token().await));
+        }
+    };
+    let soon = tokio::time::timeout(Duration::from_secs(5), probe).await;
+    assert!(soon.is_ok(), "its answer tells how things are by then");
+}

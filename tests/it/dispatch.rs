@@ -342,7 +342,9 @@ async fn each_end_of_a_request_is_announced_as_one_thing() {
     let mut ends: Vec<_> = (world.overheard.heard().into_iter())
         .filter_map(|heard| match heard {
             Heard::Announced(news) if news.kind != Kind::Accepted => Some(news),
-            Heard::Settled(_) | Heard::NotSettled(_) | Heard::Announced(_) => None,
+            Heard::Settled(_) | Heard::NotSettled(_) | Heard::Announced(_) | Heard::Spends(_) => {
+                None
+            }
         })
         .map(|news| (news.id, news.kind, news.reason))
         .collect();
@@ -365,6 +367,7 @@ fn told(heard: &Heard) -> String {
     match heard {
         Heard::Settled(what) => format!("settled: {what}"),
         Heard::NotSettled(what) => format!("not settled: {what}"),
+        Heard::Spends(spends) => format!("spends: {spends:?}"),
         Heard::Announced(news) => format!("announced: {} {}", news.kind.label(), news.id),
     }
 }

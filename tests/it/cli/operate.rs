@@ -59,8 +59,12 @@ fn queue_says_how_long_what_waits_takes() {
     shop.write("all.jsonl", &lines.join("\n"));
     shop.run(&["send", "all.jsonl"]);
     let told = |quota: &str| {
+        // Look-ups alone are held back: mail goes out.
         let worker = answer_once(format!(
-            r#"{{"accounts": [{{"name": "default", "owner": true, "in_flight": 0, "pauses": [],
+            r#"{{"accounts": [{{"name": "default", "owner": true, "in_flight": 0,
+                 "lanes": [{{"lane": "sends", "gate": "open"}}],
+                 "pauses": [{{"scope": "account", "reason": "daily", "lanes": ["results"],
+                              "since": "2026-01-01T00:00:00Z", "until": "2099-01-02T00:00:00Z"}}],
                  "quota": [{quota}]}}]}}"#
         ));
         let shown = shop.run(&["queue", "--worker", &worker]);

@@ -1,6 +1,7 @@
 //! The memory queue, with somebody who writes down what it is asked to do, and who panics where a
 //! request whose id begins with `trips-` was sent.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use postrider::journal::Entry;
@@ -9,13 +10,16 @@ use postrider::outcome::Disposition;
 use postrider::queue::Parcel;
 use postrider::queue::memory::{MemoryIntake, MemoryQueue};
 use postrider::queue::{
-    Announcement, Delivery, Depth, IntakeOptions, Lane, Lease, Queue, QueueError,
+    Announcement, Before, Delivery, Depth, IntakeOptions, Lane, Lease, Queue, QueueError, Spends,
+    Teller,
 };
 
 #[derive(Clone)]
 pub(super) struct Overheard {
     pub(super) queue: MemoryQueue,
     heard: Arc<Mutex<Vec<Heard>>>,
+    /// No owner can say that it spends windows at once.
+    is_deaf: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Debug)]
@@ -23,6 +27,7 @@ pub(super) enum Heard {
     Settled(&'static str),
     NotSettled(&'static str),
     Announced(Box<Announcement>),
+    Spends(Spends),
 }
 
 impl Overheard {
@@ -30,7 +35,13 @@ impl Overheard {
         Self {
             queue,
             heard: Arc::default(),
+            is_deaf: Arc::default(),
         }
+    }
+
+    /// From the next lease on.
+    pub(super) fn be_deaf(&self) {
+        self.is_deaf.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn heard(&self) -> Vec<Heard> {
@@ -46,6 +57,14 @@ impl Queue for Overheard {
     type Intake = MemoryIntake;
 
     async fn lease(&self, account: &AccountName) -> Result<Lease, QueueError> {
+        if self.is_deaf.load(Ordering::Relaxed) {
+            let this = self.clone();
+            let teller = Teller::new(move |spends| {
+                this.hear(Heard::Spends(spends));
+                Box::pin(std::future::ready(spends == Spends::Evenly))
+            });
+            return Ok(Lease::forever(Before::Nobody, teller));
+        }
         self.queue.lease(account).await
     }
 

@@ -9,9 +9,10 @@ use postrider::config::{QuotaConfig, WindowConfig};
 use postrider::dispatch::Settings;
 use postrider::message::Priority;
 use postrider::outcome::DeadReason;
-use postrider::queue::{Parcel, Queue};
+use postrider::queue::{Parcel, Queue, Spends};
 
 use super::HOUR;
+use super::overheard::Heard;
 use super::world::{Scripted, World, accepted, parcel, settings, start};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -112,5 +113,25 @@ async fn after_a_pause_what_can_still_arrive_goes_first() {
     let rest: Vec<_> = calls.iter().map(|call| call.send_id.as_str()).collect();
     let never: Vec<_> = rest.iter().filter(|id| id.starts_with("time")).collect();
     assert_eq!(never[..2], [&"time-0", &"time-2"], "{rest:?}");
+    world.end().await;
+}
+
+/// Whether the next owner knows of it is not known then: it is told otherwise, some time later.
+#[tokio::test(start_paused = true)]
+async fn where_a_burst_cannot_be_told_mail_goes_evenly_and_that_is_told() {
+    let world = start(Scripted::new(|id, _, _| accepted(id)), slow(), 15).await;
+    world.overheard.be_deaf();
+    tokio::time::sleep(MINUTE / 2).await;
+    let early = world.hubspot.calls().len();
+    assert!(early <= 7, "{early} of 10 a minute in half of it");
+    world.drained(HOUR).await;
+    tokio::time::sleep(MINUTE * 2).await;
+    let told = world.overheard.heard().into_iter();
+    let told = told.filter_map(|heard| match heard {
+        Heard::Spends(spends) => Some(spends),
+        Heard::Settled(_) | Heard::NotSettled(_) | Heard::Announced(_) => None,
+    });
+    let told: Vec<_> = told.collect();
+    assert_eq!(told, [Spends::AtOnce, Spends::Evenly]);
     world.end().await;
 }
