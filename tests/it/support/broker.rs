@@ -304,7 +304,9 @@ impl Broker {
             .env("RABBITMQ_ADVANCED_CONFIG_FILE", format!("{folder}/none"))
             .env(
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS",
-                "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2",
+                // The time-out as docs/operating.md advises.
+                "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 \
+                 -rabbit dead_letter_worker_publisher_confirm_timeout 30000",
             );
         command
     }

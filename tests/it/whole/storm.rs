@@ -30,9 +30,11 @@ use crate::support::on_each_rabbitmq;
 const RECOVERY_TIME_MAX: Duration = Duration::from_mins(4);
 /// The last retries, and the last results.
 const REST_TIME_MAX: Duration = Duration::from_mins(2);
-/// RabbitMQ's `dead_letter_worker_publisher_confirm_timeout` is 180 s, and it looks that often for what is
-/// that old: six minutes, and some.
-const HANDED_ON_AGAIN_MAX: Duration = Duration::from_secs(450);
+/// RabbitMQ looks for what is as old as its `dead_letter_worker_publisher_confirm_timeout`, 30 s here, as
+/// often as that: a minute, and some.
+const HANDED_ON_AGAIN_MAX: Duration = Duration::from_mins(3);
+/// RabbitMQ counts anew every five seconds what it tells of its queues.
+const TOLD_ANEW: Duration = Duration::from_secs(6);
 const POLL: Duration = Duration::from_millis(100);
 const PREFIX: &str = "postrider";
 /// Final results come soon, so that look-ups are under way whatever strikes. It has no limit of its
@@ -109,6 +111,9 @@ async fn rage(title: &str, form: &Form, mut faults: Faults<'_>) -> u64 {
     );
     let good = producers.good();
     last_mail(world, good.len() as u64).await;
+    if let Some(cluster) = faults.cluster() {
+        all_handed_on(cluster).await;
+    }
     end(faults.take_workers()).await;
     let page = Page {
         title,
@@ -131,11 +136,27 @@ async fn rage(title: &str, form: &Form, mut faults: Faults<'_>) -> u64 {
 }
 
 /// Waits for the last mail, but not for ever: what was lost is told by the page. Where a node dies
-/// while it hands a delayed message on, RabbitMQ does so again three minutes later.
+/// while it hands a delayed message on, RabbitMQ does so again after a time-out.
 async fn last_mail(world: &World, count: u64) {
     let deadline = Instant::now() + HANDED_ON_AGAIN_MAX;
     while world.sandbox.count("mails").await < count && Instant::now() < deadline {
         sleep(POLL).await;
+    }
+}
+
+/// Waits until no look-up is delayed any more either. What RabbitMQ hands on again after a time-out
+/// is in no depth that AMQP tells.
+async fn all_handed_on(cluster: &Cluster) {
+    let any = cluster.nodes().next().unwrap();
+    let deadline = Instant::now() + HANDED_ON_AGAIN_MAX;
+    let mut empty = 0;
+    while empty < 2 {
+        let told = any.ctl(&["list_queues", "name", "messages"]).await;
+        let delayed = |line: &&str| line.starts_with("postrider.delay.") && !line.ends_with("\t0");
+        let left: Vec<_> = told.lines().filter(delayed).collect();
+        empty = if left.is_empty() { empty + 1 } else { 0 };
+        assert!(Instant::now() < deadline, "not handed on: {left:?}");
+        sleep(TOLD_ANEW).await;
     }
 }
 

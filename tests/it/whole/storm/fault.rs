@@ -94,6 +94,10 @@ impl<'a> Faults<'a> {
         self.calm_at.unwrap()
     }
 
+    pub fn cluster(&self) -> Option<&'a Cluster> {
+        self.broker.map(|(cluster, _)| cluster)
+    }
+
     pub fn take_workers(&mut self) -> Vec<Worker> {
         std::mem::take(&mut self.workers)
     }
@@ -146,7 +150,7 @@ impl<'a> Faults<'a> {
                 sleep_until(self.next_node_at).await;
                 let node = self.node().await;
                 self.mark(fault);
-                if self.cluster().nodes().count() > 1 {
+                if self.cluster().unwrap().nodes().count() > 1 {
                     self.next_node_at = Instant::now() + BETWEEN_NODES;
                 }
                 node.kill().await;
@@ -202,14 +206,10 @@ impl<'a> Faults<'a> {
         0
     }
 
-    fn cluster(&self) -> &'a Cluster {
-        self.broker.unwrap().0
-    }
-
     /// The one that leads the account's queues.
     async fn node(&self) -> &'a Broker {
         let queue = format!("{PREFIX}.send.default.normal");
-        self.cluster().leader(&queue).await
+        self.cluster().unwrap().leader(&queue).await
     }
 
     async fn wait(&mut self, (least, most): (u64, u64)) {
