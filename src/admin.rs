@@ -168,6 +168,7 @@ fn quota_of(account: &Account, now: Timestamp) -> Vec<QuotaStatus> {
             window_s: used.config.window.as_secs_f64(),
             used: used.calls.into(),
             share: (used.share < limit).then_some(used.share.into()),
+            is_learned: used.is_learned,
             spent_at: None,
         })
     });
@@ -177,6 +178,7 @@ fn quota_of(account: &Account, now: Timestamp) -> Vec<QuotaStatus> {
         window_s: DAY.as_secs_f64(),
         used: day.calls,
         share: None,
+        is_learned: false,
         spent_at: day.spent_at,
     });
     windows.chain(day).collect()

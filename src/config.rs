@@ -109,16 +109,29 @@ pub enum ApiVersion {
     V4,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// The default has no ceilings.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct QuotaConfig {
     /// `None` is no ceiling.
     pub send: Option<WindowConfig>,
+    /// Within what the limit of sends is learned from what HubSpot bears; `None`: it stays. Only where
+    /// there is one.
+    pub adaptive: Option<AdaptiveConfig>,
     /// `None` is no ceiling.
     pub api: Option<WindowConfig>,
     /// Calls a day, in the account's own time zone; `None` is no ceiling.
     pub daily: Option<u64>,
     /// Calls of these that are left to other apps.
     pub daily_reserve: u64,
+}
+
+/// Within what a limit is learned, both in calls of its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdaptiveConfig {
+    /// At least 1, at most the limit with which it begins.
+    pub floor: u32,
+    /// At least that limit.
+    pub ceiling: u32,
 }
 
 /// A ceiling: at most `limit` calls in any `window`.

@@ -166,9 +166,13 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             Before::Somebody(Spends::Evenly) => (Start::Spent, Start::Spent),
             Before::Somebody(Spends::AtOnce) => (Start::SpentAtOnce, Start::Spent),
         };
+        let quota = &self.settings.quota;
         let limiters = Limiters {
-            send: Arc::new(RateLimiter::new(self.settings.quota.send, send)),
-            api: Arc::new(RateLimiter::new(self.settings.quota.api, api)),
+            send: Arc::new(match (quota.send, quota.adaptive) {
+                (Some(limit), Some(range)) => RateLimiter::adaptive(limit, range, send),
+                (limit, _) => RateLimiter::new(limit, send),
+            }),
+            api: Arc::new(RateLimiter::new(quota.api, api)),
         };
         self.account.owned(limiters.clone());
         tracing::info!(account = %self.account.name, "dispatching: this worker owns the account");

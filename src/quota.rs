@@ -16,7 +16,11 @@
 //! A window is spent evenly: then an urgent message never waits for long. After a time without
 //! calls all of the window is free, and a short batch may go out at once. That is a *burst*: the
 //! dispatcher allows it, which knows how much waits, and tells it to the next owner first.
+//!
+//! Where an operator says so, the limit of sends is *learned*: it begins as configured and goes by
+//! what HubSpot bears.
 
+mod adaptive;
 mod day;
 mod ledger;
 mod pace;
@@ -29,7 +33,7 @@ use tokio::time::Instant;
 
 pub use self::day::{Day, DayUsed, Standing, day_over, midnight};
 use self::window::Window;
-use crate::config::WindowConfig;
+use crate::config::{AdaptiveConfig, WindowConfig};
 use crate::provider::{PROBE_CALLS, RollingLimit};
 
 /// The most that two calls are taken to arrive closer together than they left, before HubSpot has
@@ -92,7 +96,10 @@ pub struct WindowUsed {
     pub calls: u32,
     /// What of the limit is ours while others use some of it; else all of it.
     pub share: u32,
+    /// With the limit that is in force.
     pub config: WindowConfig,
+    /// Whether the limit is learned from what HubSpot bears.
+    pub is_learned: bool,
 }
 
 /// How much closer together than they left two calls may arrive, unless HubSpot teaches otherwise:
@@ -106,7 +113,16 @@ impl RateLimiter {
     #[must_use]
     pub fn new(config: Option<WindowConfig>, start: Start) -> Self {
         Self {
-            window: config.and_then(|config| Window::new(config, start)),
+            window: config.and_then(|config| Window::new(config, None, start)),
+        }
+    }
+
+    /// The limit is learned: it begins as configured and stays within `range`. What headers tell is
+    /// not heeded then.
+    #[must_use]
+    pub fn adaptive(config: WindowConfig, range: AdaptiveConfig, start: Start) -> Self {
+        Self {
+            window: Window::new(config, Some(range), start),
         }
     }
 
@@ -137,6 +153,13 @@ impl RateLimiter {
         }
     }
 
+    /// HubSpot failed over a call, or did not answer it. It tells only where the limit is learned.
+    pub fn failed(&self) {
+        if let Some(window) = &self.window {
+            window.failed(Instant::now());
+        }
+    }
+
     /// HubSpot told how much of the window is used, which counts others' calls too.
     pub fn heed(&self, limit: RollingLimit) {
         if let Some(window) = &self.window {
@@ -155,19 +178,14 @@ impl RateLimiter {
     #[must_use]
     pub fn used(&self) -> Option<WindowUsed> {
         let window = self.window.as_ref()?;
-        let (calls, share) = window.used(Instant::now());
-        Some(WindowUsed {
-            calls: u32::try_from(calls).unwrap_or(u32::MAX),
-            share: u32::try_from(share).unwrap_or(u32::MAX),
-            config: window.config,
-        })
+        Some(window.used(Instant::now()))
     }
 
-    /// The limit of which bursts may be made; `None` where nothing limits, or one call is all.
+    /// The limit of which bursts may be made; `None` where nothing limits, one call is all, or the
+    /// limit is learned.
     #[must_use]
     pub fn bursts(&self) -> Option<WindowConfig> {
-        let window = self.window.as_ref()?;
-        (window.burst_size() > 0).then_some(window.config)
+        self.window.as_ref()?.bursts()
     }
 
     /// Returns when, just after a rest, more calls are asked for than the pace gives; once for each

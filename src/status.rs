@@ -92,6 +92,9 @@ pub struct QuotaStatus {
     /// What others leave of the limit, where HubSpot told that they call too.
     #[serde(default)]
     pub share: Option<u64>,
+    /// Whether the limit is learned from what HubSpot bears.
+    #[serde(default)]
+    pub is_learned: bool,
     /// Of the day: when it is spent if calls go on as they did, where that is before midnight.
     #[serde(default)]
     pub spent_at: Option<Timestamp>,

@@ -120,6 +120,7 @@ pub(super) fn drained(account: &AccountStatus, waiting: u64) -> Option<String> {
     };
     let (calls, why) = match quota.share {
         Some(share) => (share, "what other apps leave"),
+        None if quota.is_learned => (quota.limit, "learned from what HubSpot bears"),
         None => (quota.limit, "quota.send"),
     };
     #[expect(clippy::cast_precision_loss, reason = "told to a person")]

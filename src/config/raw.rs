@@ -12,7 +12,7 @@ use super::{ConfigError, DEFAULT_FILE, Sources};
 use crate::hint;
 
 /// Every key there is; `NAME` stands for an account's name.
-pub const KEYS: [&str; 29] = [
+pub const KEYS: [&str; 32] = [
     "queue.url",
     "queue.url_file",
     "queue.prefix",
@@ -31,6 +31,9 @@ pub const KEYS: [&str; 29] = [
     "accounts.NAME.quota.tier",
     "accounts.NAME.quota.send.limit",
     "accounts.NAME.quota.send.window",
+    "accounts.NAME.quota.send.adaptive",
+    "accounts.NAME.quota.send.floor",
+    "accounts.NAME.quota.send.ceiling",
     "accounts.NAME.quota.api.limit",
     "accounts.NAME.quota.api.window",
     "accounts.NAME.quota.daily",

@@ -67,6 +67,11 @@ impl AccountConfig {
             ["quota.send.limit", "quota.send.window"],
             self.quota.send,
         ));
+        if let Some(range) = self.quota.adaptive {
+            shown.push(("quota.send.adaptive", json!(true)));
+            shown.push(("quota.send.floor", json!(range.floor)));
+            shown.push(("quota.send.ceiling", json!(range.ceiling)));
+        }
         shown.extend(window(
             ["quota.api.limit", "quota.api.window"],
             self.quota.api,

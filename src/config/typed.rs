@@ -12,8 +12,8 @@ use url::Url;
 use super::raw::{Entry, Raw};
 use super::secret::token_of;
 use super::{
-    AccountConfig, Api, ApiVersion, Config, ConfigError, QueueConfig, QueueUrl, QuotaConfig,
-    RetryConfig, ServerConfig, TokenSource, WindowConfig,
+    AccountConfig, AdaptiveConfig, Api, ApiVersion, Config, ConfigError, QueueConfig, QueueUrl,
+    QuotaConfig, RetryConfig, ServerConfig, TokenSource, WindowConfig,
 };
 use crate::hint;
 use crate::message::AccountName;
@@ -34,6 +34,8 @@ const PREFIX_BYTES_MAX: usize = 60;
 /// Every tier's burst window (HubSpot's `TEN_SECONDLY_ROLLING`).
 const WINDOW_DEFAULT: Duration = Duration::from_secs(10);
 /// The longest window a ledger of calls is kept for.
+/// A learned limit climbs to so many times the one with which it begins, unless told otherwise.
+const CEILING_TIMES: u32 = 10;
 const WINDOW_MAX: Duration = Duration::from_hours(1);
 
 pub(super) fn config(raw: &Raw) -> Result<Config, ConfigError> {
@@ -247,12 +249,49 @@ fn quota(keys: &Section<'_>) -> Result<QuotaConfig, ConfigError> {
     let daily_reserve = keys.value("quota.daily_reserve", below, 0, |text| {
         text.parse().ok().filter(|calls| *calls < daily.max(1))
     })?;
+    let send = window("send")?;
     Ok(QuotaConfig {
-        send: window("send")?,
+        send,
+        adaptive: adaptive(keys, send)?,
         api: window("api")?,
         daily: (daily > 0).then_some(daily),
         daily_reserve,
     })
+}
+
+/// Within what the limit of sends is learned, where it is.
+fn adaptive(
+    keys: &Section<'_>,
+    send: Option<WindowConfig>,
+) -> Result<Option<AdaptiveConfig>, ConfigError> {
+    let is_adaptive = keys.value(
+        "quota.send.adaptive",
+        "true, or false; true needs a quota.send.limit to begin with",
+        false,
+        |text| match text {
+            "true" => send.map(|_| true),
+            "false" => Some(false),
+            _ => None,
+        },
+    )?;
+    let limit = send.map_or(1, |send| send.limit);
+    let floor = keys.value(
+        "quota.send.floor",
+        "a number of calls, from 1 to quota.send.limit",
+        limit,
+        |text| {
+            text.parse()
+                .ok()
+                .filter(|calls| (1..=limit).contains(calls))
+        },
+    )?;
+    let ceiling = keys.value(
+        "quota.send.ceiling",
+        "a number of calls, quota.send.limit or more",
+        limit.saturating_mul(CEILING_TIMES),
+        |text| text.parse().ok().filter(|calls| *calls >= limit),
+    )?;
+    Ok(is_adaptive.then_some(AdaptiveConfig { floor, ceiling }))
 }
 
 /// Calls in ten seconds and calls a day, from HubSpot's usage guidelines of 2026.

@@ -79,6 +79,13 @@ impl Account {
         }
     }
 
+    /// HubSpot failed over a send, or did not answer it.
+    pub(super) fn failed(&self) {
+        if let Some(limiters) = self.lock().as_ref() {
+            limiters.send.failed();
+        }
+    }
+
     /// HubSpot told the limits of its windows.
     pub(super) fn heed(&self, limits: RateLimits) {
         if let Some(limiters) = self.lock().as_ref() {
@@ -227,12 +234,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_owner_tells_pauses() {
-        let quota = QuotaConfig {
-            send: None,
-            api: None,
-            daily: None,
-            daily_reserve: 0,
-        };
+        let quota = QuotaConfig::default();
         let account = Account::new(AccountName::default(), &quota);
         let now = "2026-11-22T12:00:00Z".parse().unwrap();
         account.pauses.begin(

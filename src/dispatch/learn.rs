@@ -35,6 +35,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             Outcome::NotSent(failure) | Outcome::Unknown(failure) => failure,
         };
         if failure.scope == Scope::Provider {
+            self.account.failed();
             let outage = self.account.pauses.outage();
             let weather = self.storm().failed(id, outage);
             match weather {

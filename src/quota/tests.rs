@@ -1,3 +1,4 @@
+mod adaptive;
 mod burst;
 
 use std::sync::Mutex;

@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::adaptive::Adaptive;
 use super::ledger::Ledger;
 use super::pace::Pace;
-use super::{IN_HAND_MAX, SPREAD_MAX, Start};
-use crate::config::WindowConfig;
+use super::{IN_HAND_MAX, SPREAD_MAX, Start, WindowUsed};
+use crate::config::{AdaptiveConfig, WindowConfig};
 use crate::provider::{PROBE_CALLS, RollingLimit};
 
 /// The share of a limit that may go out ahead of the pace: one in fifty, and two at the least, or
@@ -22,8 +23,9 @@ const EAGER_SHARE: u32 = 10;
 
 #[derive(Debug)]
 pub(super) struct Window {
-    pub(super) config: WindowConfig,
-    pace: Pace,
+    /// Where the limit is learned, this is what it began with.
+    config: WindowConfig,
+    is_adaptive: bool,
     state: Mutex<State>,
     /// There may be room now, or another pace.
     changed: Notify,
@@ -35,6 +37,8 @@ pub(super) struct Window {
 #[derive(Debug)]
 struct State {
     ledger: Ledger,
+    pace: Pace,
+    adaptive: Option<Adaptive>,
     burst: Option<Burst>,
     /// The first call behind a rest, if nobody was eager since.
     woke: Option<Instant>,
@@ -57,10 +61,13 @@ struct Predecessor {
 }
 
 impl Window {
-    pub(super) fn new(config: WindowConfig, start: Start) -> Option<Self> {
-        let limit = config.limit;
-        let period = config.window.checked_div(limit)?;
-        let ahead = (limit / AHEAD_SHARE).max(2).min(limit);
+    pub(super) fn new(
+        config: WindowConfig,
+        range: Option<AdaptiveConfig>,
+        start: Start,
+    ) -> Option<Self> {
+        let period = config.window.checked_div(config.limit)?;
+        let ahead = ahead(config.limit);
         let pace = Pace::new(period, ahead)?;
         // Its last calls may still be on their way, and the first of ours overtake them.
         let over = Instant::now() + 2 * SPREAD_MAX;
@@ -82,9 +89,11 @@ impl Window {
         };
         Some(Self {
             config,
-            pace,
+            is_adaptive: range.is_some(),
             state: Mutex::new(State {
                 ledger: Ledger::new(config.window),
+                pace,
+                adaptive: range.map(|range| Adaptive::new(range, config.limit, config.window)),
                 burst: None,
                 woke: None,
             }),
@@ -114,13 +123,15 @@ impl Window {
     fn give(&self, paced: &mut bool) -> Result<(), Duration> {
         let now = Instant::now();
         let mut state = self.lock();
-        let room = self.room(&mut state.ledger, now);
+        state.learn(self.config, |adaptive| adaptive.look(now));
+        let room = self.room(&mut state, now);
         let at_once = state.burst.as_mut().filter(|burst| burst.left > 0);
         if let (Ok(()), Some(burst)) = (&room, at_once) {
             burst.left -= 1;
         } else {
             if !*paced {
-                let pace = state.burst.as_ref().map_or(&self.pace, |burst| &burst.pace);
+                let burst = state.burst.as_ref();
+                let pace = burst.map_or(&state.pace, |burst| &burst.pace);
                 let turn = pace.take();
                 if turn.is_err() && state.is_eager(now, self.config.window) {
                     self.eager.notify_one();
@@ -135,10 +146,12 @@ impl Window {
     }
 
     /// Whether one more call fits, or else how long until it may.
-    fn room(&self, ledger: &mut Ledger, now: Instant) -> Result<(), Duration> {
+    fn room(&self, state: &mut State, now: Instant) -> Result<(), Duration> {
+        let limit = state.limit(self.config);
+        let ledger = &mut state.ledger;
         let (calls, before) = (ledger.calls(now), self.calls_before(now));
         let reserved = if self.reserves() { ledger.in_hand } else { 0 };
-        let (limit, until) = ledger.share(self.config.limit as usize, now);
+        let (limit, until) = ledger.share(limit as usize, now);
         if calls + reserved + before < limit {
             return Ok(());
         }
@@ -153,24 +166,44 @@ impl Window {
     pub(super) fn leaves(&self, now: Instant) -> bool {
         let mut state = self.lock();
         let rested = state.ledger.calls(now) == 0 && self.calls_before(now) == 0;
-        if rested && self.burst_size() > 0 {
+        if rested && self.bursts().is_some() {
             state.woke = Some(now);
         }
+        state.learn(self.config, |adaptive| adaptive.leaves(now));
         state.ledger.leaves(now)
     }
 
     pub(super) fn ends(&self, left: Instant, now: Instant, connects: bool) {
-        self.lock().ledger.ends(left, now, connects);
+        let mut state = self.lock();
+        if !connects {
+            let took = now.saturating_duration_since(left);
+            state.learn(self.config, |adaptive| adaptive.answered(took));
+        }
+        state.ledger.ends(left, now, connects);
+        drop(state);
         self.changed.notify_waiters();
     }
 
+    /// Where the limit is learned it was too high; else calls came closer together than was thought.
     pub(super) fn refused(&self, now: Instant) {
-        self.lock().ledger.refused(now);
+        let mut state = self.lock();
+        let calls = state.ledger.calls(now);
+        if self.is_adaptive {
+            state.learn(self.config, |adaptive| adaptive.refused(calls, now));
+        } else {
+            state.ledger.refused(now);
+        }
     }
 
-    /// Where HubSpot's window is another one than ours, nothing follows.
+    pub(super) fn failed(&self, now: Instant) {
+        self.lock()
+            .learn(self.config, |adaptive| adaptive.failed(now));
+    }
+
+    /// Where HubSpot's window is another one than ours, nothing follows. Nor where the limit is
+    /// learned, since HubSpot's count may be of other calls then.
     pub(super) fn heed(&self, limit: RollingLimit, now: Instant) {
-        if limit.window == self.config.window {
+        if limit.window == self.config.window && !self.is_adaptive {
             self.lock().ledger.heed(limit, now);
             self.changed.notify_waiters();
         }
@@ -181,17 +214,31 @@ impl Window {
         ledger.in_hand = ledger.in_hand.saturating_sub(1);
     }
 
-    /// The calls that count, and what of the limit is ours.
-    pub(super) fn used(&self, now: Instant) -> (usize, usize) {
-        let ledger = &mut self.lock().ledger;
-        let (share, _) = ledger.share(self.config.limit as usize, now);
-        (ledger.calls(now), share)
+    pub(super) fn used(&self, now: Instant) -> WindowUsed {
+        let mut state = self.lock();
+        let limit = state.limit(self.config);
+        let (share, _) = state.ledger.share(limit as usize, now);
+        WindowUsed {
+            calls: u32::try_from(state.ledger.calls(now)).unwrap_or(u32::MAX),
+            share: u32::try_from(share).unwrap_or(u32::MAX),
+            config: WindowConfig {
+                limit,
+                ..self.config
+            },
+            is_learned: self.is_adaptive,
+        }
     }
 
     // === bursts ===
 
+    /// The limit of which bursts may be made; `None` where one call is all, or the limit is learned:
+    /// that is done call by call.
+    pub(super) fn bursts(&self) -> Option<WindowConfig> {
+        (self.burst_size() > 0 && !self.is_adaptive).then_some(self.config)
+    }
+
     /// What goes out at once in a burst.
-    pub(super) fn burst_size(&self) -> u32 {
+    fn burst_size(&self) -> u32 {
         self.config.limit - self.later()
     }
 
@@ -262,7 +309,33 @@ impl Window {
     }
 }
 
+fn ahead(limit: u32) -> u32 {
+    (limit / AHEAD_SHARE).max(2).min(limit)
+}
+
 impl State {
+    fn limit(&self, config: WindowConfig) -> u32 {
+        self.adaptive.as_ref().map_or(config.limit, Adaptive::limit)
+    }
+
+    /// Where the limit is learned: takes something in, and takes up another pace if it changes.
+    fn learn(&mut self, config: WindowConfig, lesson: impl FnOnce(&mut Adaptive)) {
+        let Some(adaptive) = &mut self.adaptive else {
+            return;
+        };
+        let before = adaptive.limit();
+        lesson(adaptive);
+        let limit = adaptive.limit();
+        if limit == before {
+            return;
+        }
+        if let Some(pace) = Pace::new(config.window / limit, ahead(limit)) {
+            // What may go ahead of the pace has gone.
+            while pace.take().is_ok() {}
+            self.pace = pace;
+        }
+    }
+
     /// Whether a burst is to be asked for; only once for each rest.
     fn is_eager(&mut self, now: Instant, window: Duration) -> bool {
         let woke = self.woke.take_if(|_| self.burst.is_none());

@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 pub(super) use self::letters::Letter;
-use crate::config::{QuotaConfig, RetryConfig, WindowConfig};
+use crate::config::{AdaptiveConfig, QuotaConfig, RetryConfig, WindowConfig};
 use crate::quota::spread;
 
 /// Requests of one run.
@@ -98,12 +98,13 @@ impl Scenario {
         let (shocks, last) = shocks(&mut rng, span, workers);
         let quota = QuotaConfig {
             send: window(&mut rng),
+            adaptive: None,
             api: window(&mut rng),
             daily: some(&mut rng, 0.1, |rng| rng.u64(100..600)),
             daily_reserve: 0,
         };
         let calm_after = weather.until.max(last).max(span) + Duration::from_secs(30);
-        Self {
+        let mut scenario = Self {
             seed,
             began,
             starts_at,
@@ -140,7 +141,15 @@ impl Scenario {
             low_share: *rng.choice(&[0.0, 0.05, 0.5]).unwrap_or(&0.05),
             shocks,
             calm_at: began + calm_after,
+        };
+        // Drawn last, so that older seeds stay what they were.
+        if let Some(send) = scenario.quota.send.filter(|_| rng.f64() < 0.15) {
+            scenario.quota.adaptive = Some(AdaptiveConfig {
+                floor: rng.u32(1..=send.limit),
+                ceiling: send.limit * 4,
+            });
         }
+        scenario
     }
 
     pub(super) fn letter(&self, id: &str) -> Option<&Letter> {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use postrider::config::{
-    Api, ApiVersion, Config, ConfigError, Flag, KEYS, QueueUrl, Sources, TokenSource, WindowConfig,
+    AdaptiveConfig, Api, ApiVersion, Config, ConfigError, Flag, KEYS, QueueUrl, Sources,
+    TokenSource, WindowConfig,
 };
 use postrider::message::AccountName;
 use secrecy::ExposeSecret;
@@ -136,6 +137,29 @@ fn tiers_set_what_is_not_set() {
     assert_eq!(quota.send, None);
     assert_eq!(quota.api, Some(window(50, 1)));
     assert_eq!(quota.daily, None);
+}
+
+#[test]
+fn a_learned_limit_has_a_floor_and_a_ceiling() {
+    let quota = |text: &str| {
+        let text = format!("[accounts.default.quota]\n{text}");
+        load_text(&text).accounts[&AccountName::default()].quota
+    };
+    let range = |floor, ceiling| Some(AdaptiveConfig { floor, ceiling });
+    assert_eq!(quota("send.adaptive = false").adaptive, None);
+    assert_eq!(quota("send.adaptive = true").adaptive, range(190, 1_900));
+    let given = "send = { adaptive = true, limit = 50, floor = 5, ceiling = 60 }";
+    assert_eq!(quota(given).adaptive, range(5, 60));
+    for wrong in [
+        "send = { adaptive = true, limit = 0 }",
+        "send = { adaptive = 'yes' }",
+        "send = { adaptive = true, floor = 191 }",
+        "send = { adaptive = true, floor = 0 }",
+        "send = { adaptive = true, ceiling = 189 }",
+    ] {
+        let error = refused(&format!("[accounts.default.quota]\n{wrong}"));
+        assert!(error.contains("accounts.default.quota.send."), "{error}");
+    }
 }
 
 #[test]

@@ -169,9 +169,7 @@ async fn high_overtakes_under_backlog() {
                 limit: 100,
                 window: Duration::from_secs(10),
             }),
-            api: None,
-            daily: None,
-            daily_reserve: 0,
+            ..QuotaConfig::default()
         },
         results: 0.0,
         ..settings()

@@ -26,12 +26,7 @@ fn config(base_url: &str) -> AccountConfig {
         base_url: base_url.parse().unwrap(),
         api: Api::Transactional,
         api_version: ApiVersion::V2026_09,
-        quota: QuotaConfig {
-            send: None,
-            api: None,
-            daily: None,
-            daily_reserve: 0,
-        },
+        quota: QuotaConfig::default(),
         results: 1.0,
         concurrency: 4,
         low_share: 0.05,

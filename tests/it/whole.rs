@@ -4,6 +4,7 @@
 //! Every test ends with the same account: what was published stands against what the sandbox
 //! mailed and what lies among the dead letters, and nothing may stand anywhere else.
 
+mod adaptive;
 mod alarms;
 mod disks;
 mod ends;

@@ -76,6 +76,10 @@ fn queue_says_how_long_what_waits_takes() {
         "to be sent: 200, about 11s at 19.0 a second (quota.send)"
     );
     assert_eq!(
+        told(&format!(r#"{{{send}, "is_learned": true}}"#)),
+        "to be sent: 200, about 11s at 19.0 a second (learned from what HubSpot bears)"
+    );
+    assert_eq!(
         told(&format!(r#"{{{send}, "share": 20}}"#)),
         "to be sent: 200, about 1m 40s at 2.0 a second (what other apps leave)"
     );

@@ -89,9 +89,7 @@ async fn a_refused_token_pauses_and_kills_nothing() {
                 limit: 100,
                 window: Duration::from_secs(1),
             }),
-            api: None,
-            daily: None,
-            daily_reserve: 0,
+            ..QuotaConfig::default()
         },
         ..settings()
     };
@@ -145,10 +143,8 @@ async fn throttling_spends_no_attempt_and_holds_the_lane() {
 async fn a_day_that_is_spent_waits_for_midnight() {
     let daily = Settings {
         quota: QuotaConfig {
-            send: None,
-            api: None,
             daily: Some(20),
-            daily_reserve: 0,
+            ..QuotaConfig::default()
         },
         results: 0.0,
         concurrency: 1,

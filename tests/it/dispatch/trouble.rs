@@ -253,10 +253,8 @@ async fn probes_keep_to_the_day() {
     });
     let daily = Settings {
         quota: QuotaConfig {
-            send: None,
-            api: None,
             daily: Some(30),
-            daily_reserve: 0,
+            ..QuotaConfig::default()
         },
         ..settings()
     };
@@ -356,9 +354,7 @@ async fn no_intake_is_used_for_long() {
                 limit: 10,
                 window: Duration::from_secs(10),
             }),
-            api: None,
-            daily: None,
-            daily_reserve: 0,
+            ..QuotaConfig::default()
         },
         results: 0.0,
         ..settings()

@@ -25,9 +25,7 @@ fn slow() -> Settings {
                 limit: 10,
                 window: MINUTE,
             }),
-            api: None,
-            daily: None,
-            daily_reserve: 0,
+            ..QuotaConfig::default()
         },
         ..settings()
     }

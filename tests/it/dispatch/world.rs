@@ -155,12 +155,7 @@ pub(super) struct World {
 
 pub(super) fn settings() -> Settings {
     Settings {
-        quota: QuotaConfig {
-            send: None,
-            api: None,
-            daily: None,
-            daily_reserve: 0,
-        },
+        quota: QuotaConfig::default(),
         results: 1.0,
         concurrency: 8,
         low_share: 0.05,
