@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::{Clock, until};
 use crate::dispatch::Account;
+use crate::message::Priority;
 use crate::metrics::Metrics;
 use crate::pause::{Gate, LANES};
 use crate::queue::{Lane, Queue};
@@ -127,6 +128,10 @@ fn status_of(account: &Account, now: Timestamp) -> AccountStatus {
             .into_iter()
             .map(|pause| PauseStatus {
                 lanes: lanes(|lane| pause.covers.lane(lane)),
+                priorities: Priority::ALL
+                    .into_iter()
+                    .filter(|priority| pause.covers.priority(*priority))
+                    .collect(),
                 scope: pause.reason.scope().label().into(),
                 reason: pause.reason,
                 since: pause.since,

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use tokio::time::Instant;
 
+use crate::message::Priority;
 use crate::outcome::{PauseReason, Words};
 use crate::queue::Lane;
 
@@ -31,6 +32,8 @@ pub enum Covers {
     Sends,
     Results,
     Both,
+    /// No lane, but sends that are less urgent than this. It always has an end.
+    Below(Priority),
 }
 
 /// One reason to wait.
@@ -202,6 +205,20 @@ impl Pauses {
         gate
     }
 
+    /// The least urgent sends that may go through an open gate, and until when that is so if it is not
+    /// for ever. Ask [`Self::gate`] first.
+    #[must_use]
+    pub fn least_urgent(&self) -> (Priority, Option<Instant>) {
+        let mut least = (Priority::Low, None);
+        for pause in self.lock().iter() {
+            if let Covers::Below(priority) = pause.covers {
+                least.0 = least.0.min(priority);
+                least.1 = [least.1, pause.ends].into_iter().flatten().min();
+            }
+        }
+        least
+    }
+
     /// Whether the lane's calls are to go one by one: the last one that HubSpot heard was refused
     /// for a rolling limit. It is over by the clock, but a limit that others use up may last for
     /// hours, and a burst that only tells that again helps nobody.
@@ -342,6 +359,7 @@ impl Proof {
             | PauseReason::Outage => match pause.covers {
                 Covers::Results => self == Self::LookedUp,
                 Covers::Sends | Covers::Both => self == Self::Accepted,
+                Covers::Below(_) => false,
             },
         }
     }
@@ -352,8 +370,15 @@ impl Covers {
     pub fn lane(self, lane: Lane) -> bool {
         match (self, lane) {
             (Self::Both, _) | (Self::Sends, Lane::Sends) | (Self::Results, Lane::Results) => true,
-            (Self::Sends, Lane::Results) | (Self::Results, Lane::Sends) => false,
+            (Self::Sends, Lane::Results) | (Self::Results, Lane::Sends) | (Self::Below(_), _) => {
+                false
+            }
         }
+    }
+
+    #[must_use]
+    pub fn priority(self, priority: Priority) -> bool {
+        matches!(self, Self::Below(least) if priority > least)
     }
 }
 

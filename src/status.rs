@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::message::AccountName;
+use crate::message::{AccountName, Priority};
 use crate::outcome::{PauseReason, Words};
 use crate::queue::Lane;
 
@@ -67,6 +67,9 @@ pub struct PauseStatus {
     /// Which lanes it holds back: `sends`, `results`.
     #[serde(default)]
     pub lanes: Vec<String>,
+    /// The priorities of sends that it holds back, where it does not hold back all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub priorities: Vec<Priority>,
     /// `account` or `provider`.
     pub scope: String,
     pub reason: PauseReason,

@@ -65,8 +65,14 @@ pub(super) fn told(pause: &PauseStatus, now: Timestamp) -> String {
         Some(until) if until > now => until.to_string(),
         Some(_) | None => "when a probe finds it healed".to_owned(),
     };
+    let alone: Vec<_> = (pause.priorities.iter().map(|it| it.as_str())).collect();
+    let alone = if alone.is_empty() {
+        String::new()
+    } else {
+        format!(", {} sends alone", alone.join(" and "))
+    };
     format!(
-        "paused ({}), {}: began {} ago, ends {ends}; nothing is lost",
+        "paused ({}), {}{alone}: began {} ago, ends {ends}; nothing is lost",
         pause.scope,
         pause.reason.label(),
         age(now, pause.since),

@@ -113,7 +113,10 @@ async fn of_worker(
 /// What holds a lane back, by the gate that its dispatch asks, or else its limit.
 fn reasons(lane: Lane, account: &AccountStatus, sends: u64) -> Vec<String> {
     let now = Clock::system().now();
-    let holds = |it: &&PauseStatus| it.lanes.iter().any(|held| held == lane.as_str());
+    let holds = |it: &&PauseStatus| {
+        let some = lane == Lane::Sends && !it.priorities.is_empty();
+        some || it.lanes.iter().any(|held| held == lane.as_str())
+    };
     let pauses = account.pauses.iter().filter(holds);
     let mut reasons: Vec<String> = pauses.map(|pause| told(pause, now)).collect();
     match account.gate_of(lane) {
@@ -135,7 +138,10 @@ fn reasons(lane: Lane, account: &AccountStatus, sends: u64) -> Vec<String> {
             format!("the window is full: {used} of {ours} calls in {window} s")
         })
     });
-    reasons.push(full.unwrap_or_else(|| "nothing holds it back".to_owned()));
+    reasons.extend(full);
+    if reasons.is_empty() {
+        reasons.push("nothing holds it back".to_owned());
+    }
     if lane == Lane::Sends {
         reasons.extend(drained(account, sends));
     }

@@ -158,9 +158,12 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 continue;
             };
             let change = self.account.pauses.change();
+            let (least, until) = self.account.pauses.least_urgent();
+            turn.turns.down_to(least);
             tokio::select! {
                 biased;
                 () = change => {}
+                () = sleep_until(until) => {}
                 delivery = intake.receive() => return delivery,
             }
         }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Dispatcher;
 use super::storm::Weather;
 use crate::clock::{after, until};
-use crate::message::MessageId;
+use crate::message::{MessageId, Priority};
 use crate::outcome::{Failure, FailureClass, LookUp, Outcome, PauseReason, Scope, Words};
 use crate::pause::{Covers, Pause, Proof};
 use crate::provider::Provider;
@@ -181,7 +181,8 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         }
     }
 
-    /// Pauses what the day has no calls for: look-ups first, and then everything.
+    /// Pauses what the day has no calls for: look-ups first, then what is less urgent, and then
+    /// everything.
     fn day_is_spent(&self, news: Option<(Standing, Timestamp)>, now: Timestamp) {
         let Some((standing, midnight)) = news else {
             return;
@@ -191,6 +192,14 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             Standing::SendsOnly => (
                 Covers::Results,
                 "the last tenth of quota.daily is left to sends; results are looked up tomorrow",
+            ),
+            Standing::NoLow => (
+                Covers::Below(Priority::Normal),
+                "the last twentieth of quota.daily is left to mail that is not low",
+            ),
+            Standing::HighOnly => (
+                Covers::Below(Priority::High),
+                "the last fiftieth of quota.daily is left to high mail",
             ),
             Standing::Spent => (Covers::Both, "quota.daily is spent"),
         };

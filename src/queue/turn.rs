@@ -20,6 +20,8 @@ pub struct Turns {
     share: u32,
     /// What each is owed, the most urgent first: less than a turn and two shares.
     owed: Arc<Mutex<[u32; Priority::ALL.len()]>>,
+    /// What is less urgent than this gets none.
+    least: Arc<Mutex<Priority>>,
 }
 
 /// What decides the turn of a message that waits, among those of its priority.
@@ -46,11 +48,22 @@ impl Turns {
         Self {
             share,
             owed: Arc::default(),
+            least: Arc::new(Mutex::new(Priority::Low)),
         }
+    }
+
+    /// From now on what is less urgent than this gets no turn.
+    pub fn down_to(&self, least: Priority) {
+        *self.least.lock().unwrap_or_else(PoisonError::into_inner) = least;
     }
 
     /// Gives the next turn to one of those that wait, the most urgent first.
     pub(super) fn give(&self, waiting: [bool; Priority::ALL.len()]) -> Option<Priority> {
+        let least = *self.least.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = waiting;
+        for (waits, priority) in waiting.iter_mut().zip(Priority::ALL) {
+            *waits &= priority <= least;
+        }
         let mut all = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut first, mut overdue) = (None, None);
         for (place, (waits, owed)) in waiting.into_iter().zip(*all).enumerate() {
@@ -156,6 +169,18 @@ mod tests {
         let turns = Turns::new(0.5);
         assert_eq!(given(&turns, 2, [true, true, true]), [2, 0, 0]);
         assert_eq!(turns.give([false; 3]), None);
+    }
+
+    #[test]
+    fn what_is_less_urgent_than_the_least_gets_none() {
+        let turns = Turns::new(0.5);
+        turns.down_to(Priority::Normal);
+        assert_eq!(given(&turns, 300, [false, true, true]), [0, 300, 0]);
+        assert_eq!(turns.give([false, false, true]), None);
+        turns.clone().down_to(Priority::High);
+        assert_eq!(turns.give([false, true, true]), None);
+        turns.down_to(Priority::Low);
+        assert_eq!(given(&turns, 1, [false, false, true]), [0, 0, 1]);
     }
 
     #[test]

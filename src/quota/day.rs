@@ -9,8 +9,13 @@ use jiff::{Timestamp, ToSpan};
 use crate::clock::{after, until};
 use crate::provider::DailyLimit;
 
-/// Of what the day may use, look-ups leave the last tenth to sends.
-const LOOK_UPS_LEAVE: u64 = 10;
+/// Of what the day may use, look-ups leave the last tenth to sends, low sends the last twentieth to
+/// more urgent ones, and normal sends the last fiftieth to high ones.
+const LEAVE: [(u64, Standing); 3] = [
+    (50, Standing::HighOnly),
+    (20, Standing::NoLow),
+    (10, Standing::SendsOnly),
+];
 
 /// Calls of the account's own day. In memory: after a restart HubSpot's own answers, its headers and
 /// its 429 `DAILY`, take its place until the next midnight.
@@ -42,6 +47,10 @@ pub enum Standing {
     Free,
     /// What is left is for sends.
     SendsOnly,
+    /// For sends that are not low.
+    NoLow,
+    /// For high sends.
+    HighOnly,
     Spent,
 }
 
@@ -131,12 +140,12 @@ impl Day {
     fn look(&mut self) -> Option<(Standing, Timestamp)> {
         let usable = self.usable(self.today.as_ref())?;
         let today = self.today.as_mut()?;
-        let standing = if today.calls >= usable {
+        let left = usable.saturating_sub(today.calls);
+        let standing = if left == 0 {
             Standing::Spent
-        } else if today.calls >= usable - usable / LOOK_UPS_LEAVE {
-            Standing::SendsOnly
         } else {
-            Standing::Free
+            let given_way = LEAVE.iter().find(|(part, _)| left <= usable / part);
+            given_way.map_or(Standing::Free, |(_, standing)| *standing)
         };
         let is_news = standing > today.standing;
         today.standing = standing.max(today.standing);
@@ -205,14 +214,20 @@ mod tests {
     }
 
     #[test]
-    fn look_ups_leave_the_last_tenth_to_sends_and_all_leave_the_reserve() {
+    fn the_least_urgent_gives_way_first_and_all_leave_the_reserve() {
         let now: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap();
         let mut day = Day::new(Some(300), 100);
         let mut news = Vec::new();
         for call in 1..=201 {
             news.extend((day.spend(now, &TimeZone::UTC)).map(|(standing, _)| (call, standing)));
         }
-        assert_eq!(news, [(180, Standing::SendsOnly), (200, Standing::Spent)]);
+        let expected = [
+            (180, Standing::SendsOnly),
+            (190, Standing::NoLow),
+            (196, Standing::HighOnly),
+            (200, Standing::Spent),
+        ];
+        assert_eq!(news, expected);
     }
 
     #[test]

@@ -91,6 +91,7 @@ suite! {
         receive_may_be_cancelled;
     turns:
         a_share_is_left_to_each_priority_that_waits
+        what_is_not_urgent_enough_waits
         what_expires_first_goes_first
         nobody_is_overtaken_by_more_than_the_prefetch
         what_was_overtaken_is_given_back_in_order

@@ -89,6 +89,28 @@ pub async fn a_share_is_left_to_each_priority_that_waits<B: Backend>(backend: B)
     assert_eq!(order, "hhhhhhhhhhnlhhhhhhhhhlhhhhhhhhhhlhll");
 }
 
+pub async fn what_is_not_urgent_enough_waits<B: Backend>(backend: B) {
+    for priority in [Priority::Low, Priority::Normal] {
+        let parcel = Parcel {
+            priority,
+            ..parcel(priority.as_str())
+        };
+        backend.queue().publish(parcel).await.unwrap();
+    }
+    let options = IntakeOptions::holding(50);
+    let turns = options.turns.clone();
+    let mut intake = open(&backend, options).await;
+    for least in [Priority::High, Priority::Normal, Priority::Low] {
+        turns.down_to(least);
+        if least != Priority::High {
+            let delivery = next(&mut intake).await;
+            assert_eq!(delivery.priority, least);
+            complete(&backend, delivery).await;
+        }
+        nothing(&mut intake).await;
+    }
+}
+
 pub async fn what_expires_first_goes_first<B: Backend>(backend: B) {
     let requests = [
         ("never", None),

@@ -114,6 +114,42 @@ async fn after_a_pause_what_can_still_arrive_goes_first() {
     world.end().await;
 }
 
+/// 200 calls a day, two of them the probe's: the last 10 are left to what is not low, and the last 4
+/// to what is high.
+#[tokio::test(start_paused = true)]
+async fn as_the_day_ends_the_least_urgent_waits_for_midnight() {
+    let daily = Settings {
+        quota: QuotaConfig {
+            daily: Some(200),
+            ..QuotaConfig::default()
+        },
+        results: 0.0,
+        concurrency: 1,
+        ..settings()
+    };
+    let world = start(Scripted::new(|id, _, _| accepted(id)), daily, 0).await;
+    let sent = || world.hubspot.calls().len();
+    let mut sent_by = Vec::new();
+    for priority in [Priority::Low, Priority::Normal, Priority::High] {
+        for n in 0..250 {
+            publish(&world, &format!("{priority}-{n}"), priority, None).await;
+        }
+        tokio::time::sleep(MINUTE).await;
+        sent_by.push(sent());
+    }
+    assert_eq!(sent_by, [188, 194, 198]);
+    // It was noon; then three days more are spent in the same way.
+    world.drained(4 * 24 * HOUR).await;
+    assert!(world.dead().is_empty());
+    let calls = world.hubspot.calls();
+    let first = &calls[198];
+    assert!(
+        first.at >= 12 * HOUR && first.send_id == "high-4",
+        "{first:?}"
+    );
+    world.end().await;
+}
+
 /// Whether the next owner knows of it is not known then: it is told otherwise, some time later.
 #[tokio::test(start_paused = true)]
 async fn where_a_burst_cannot_be_told_mail_goes_evenly_and_that_is_told() {
