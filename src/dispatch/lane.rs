@@ -210,7 +210,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             },
         };
         calls.spawn(async move {
-            let work = async {
+            let work = Box::pin(async {
                 match examined {
                     Ok(Ok(Ready::Send(ready))) => this.attempt(*ready, seat).await,
                     Ok(Ok(Ready::LookUp(ready))) => this.follow_up(*ready, seat).await,
@@ -226,7 +226,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                     // It was told where it happened; what follows is the same.
                     Err(panic) => resume_unwind(panic),
                 }
-            };
+            });
             this.to_the_end(work, spare).await;
         });
     }

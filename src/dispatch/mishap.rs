@@ -5,6 +5,7 @@
 //! Its lane and its neighbours go on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -22,11 +23,18 @@ const TOLD: &str = "Postrider failed over this request; please report it";
 
 impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     /// Does the work over a delivery to its end. After a panic `spare` is settled in its place.
-    pub(super) async fn to_the_end(&self, work: impl Future<Output = ()>, spare: Delivery) {
+    ///
+    /// `work` comes boxed, and what hardly ever happens is: a future holds room for each of its
+    /// steps, and is moved.
+    pub(super) async fn to_the_end(
+        &self,
+        work: Pin<Box<impl Future<Output = ()>>>,
+        spare: Delivery,
+    ) {
         if AssertUnwindSafe(work).catch_unwind().await.is_ok() {
             return;
         }
-        let settling = AssertUnwindSafe(self.settle_after_panic(spare));
+        let settling = AssertUnwindSafe(Box::pin(self.settle_after_panic(spare)));
         if settling.catch_unwind().await.is_err() {
             tracing::error!(
                 account = %self.account.name,

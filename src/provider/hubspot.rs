@@ -157,16 +157,18 @@ impl<T: Transport> HubSpot<T> {
         if let Ok(answer) = &heard {
             self.heed(answer, operation == SEND);
         }
-        let words = heard.as_ref().ok().map(Answer::words).unwrap_or_default();
-        // Never the words themselves: HubSpot's messages may hold an address.
-        tracing::debug!(
-            account = %self.account,
-            operation,
-            status = words.status,
-            correlation_id = words.correlation_id,
-            duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "called HubSpot"
-        );
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let words = heard.as_ref().ok().map(Answer::words).unwrap_or_default();
+            // Never the words themselves: HubSpot's messages may hold an address.
+            tracing::debug!(
+                account = %self.account,
+                operation,
+                status = words.status,
+                correlation_id = words.correlation_id,
+                duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+                "called HubSpot"
+            );
+        }
         heard
     }
 

@@ -8,6 +8,7 @@
 //! | `channel` | what is asked of an open channel, with time-outs |
 //! | `open_channel` | closing one, in order |
 //! | `mend` | messages that lapin could not read, made readable |
+//! | `mended` | the stream from which lapin reads them |
 //! | `publisher` | one function: published, and confirmed |
 //! | `events` | outcomes, told to whoever listens |
 //! | `intake` | the consumers of a lane |
@@ -39,6 +40,7 @@ mod intake;
 mod lease;
 mod link;
 mod mend;
+mod mended;
 mod open_channel;
 mod properties;
 mod publisher;

@@ -63,7 +63,7 @@ pub(super) fn send(heard: &Heard, now: Timestamp) -> Outcome {
 /// What a look-up found.
 pub(super) fn look_up(heard: &Heard, now: Timestamp) -> LookUp {
     if let Ok(answer) = heard {
-        let status = text(&answer.json(), "status");
+        let status = text(answer.json(), "status");
         let words = answer.words();
         if answer.is_success() && (status.is_some() || words.send_result.is_some()) {
             return send_result::settled(status.as_deref(), words);
@@ -176,10 +176,10 @@ fn unauthorized(answer: &Answer) -> &'static str {
 
 fn forbidden(answer: &Answer) -> String {
     let json = answer.json();
-    if text(&json, "category").as_deref() == Some("BANNED") {
+    if text(json, "category").as_deref() == Some("BANNED") {
         return "HubSpot bars this account from the API: its message says why".into();
     }
-    let scopes = missing_scopes(&json);
+    let scopes = missing_scopes(json);
     let asked = if scopes.is_empty() {
         String::new()
     } else {
@@ -218,7 +218,7 @@ fn over_limit(answer: &Answer) -> Verdict {
     let json = answer.json();
     let limit = ["policyName", "message", "groupName"]
         .iter()
-        .find_map(|field| text(&json, field))
+        .find_map(|field| text(json, field))
         .unwrap_or_default()
         .to_lowercase()
         .replace('-', "_");

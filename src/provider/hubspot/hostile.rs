@@ -99,11 +99,8 @@ pub fn answer(status: u16, retry_after: &[u8], correlation_id: &[u8], body: &[u8
             headers.insert(name, value);
         }
     }
-    let heard: Heard = Ok(Answer {
-        status,
-        headers,
-        body: String::from_utf8_lossy(body).into_owned(),
-    });
+    let body = String::from_utf8_lossy(body).into_owned();
+    let heard: Heard = Ok(Answer::with_headers(status, headers, body));
     let now = Timestamp::from_second(1_800_000_000).unwrap();
     let outcome = classify::send(&heard, now);
     assert_eq!(outcome, classify::send(&heard, now));

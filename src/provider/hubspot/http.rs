@@ -50,16 +50,16 @@ impl Transport for Http {
         // A body that breaks off keeps what came of it: the status, which decides, is known by then.
         while let Ok(Some(chunk)) = response.chunk().await {
             let room = BODY_BYTES_MAX.saturating_sub(body.len());
-            body.extend(chunk.iter().take(room));
+            body.extend_from_slice(chunk.get(..room).unwrap_or(&chunk));
             if body.len() == BODY_BYTES_MAX {
                 break;
             }
         }
-        Ok(Answer {
-            status: response.status().as_u16(),
-            headers: std::mem::take(response.headers_mut()),
-            body: call.token.hidden_in(&String::from_utf8_lossy(&body)),
-        })
+        Ok(Answer::with_headers(
+            response.status().as_u16(),
+            std::mem::take(response.headers_mut()),
+            call.token.hidden_in(&String::from_utf8_lossy(&body)),
+        ))
     }
 }
 

@@ -66,9 +66,9 @@ fn portal(details: Option<&Answer>, token_info: Option<&Answer>) -> Portal {
     let token_info = token_info.map(Answer::json).unwrap_or_default();
     let id = |json: &Value, name| json.get(name).and_then(Value::as_u64);
     Portal {
-        portal_id: id(&details, "portalId").or_else(|| id(&token_info, "hubId")),
-        account_type: text(&details, "accountType"),
-        time_zone: text(&details, "timeZone"),
+        portal_id: id(details, "portalId").or_else(|| id(token_info, "hubId")),
+        account_type: text(details, "accountType"),
+        time_zone: text(details, "timeZone"),
         scopes: token_info
             .get("scopes")
             .and_then(Value::as_array)
@@ -113,11 +113,7 @@ mod tests {
         reason = "the other variant stands beside it"
     )]
     fn answer(status: u16, body: &str) -> Heard {
-        Ok(Answer {
-            status,
-            body: body.to_owned(),
-            ..Answer::default()
-        })
+        Ok(Answer::new(status, &[], body.as_bytes()))
     }
 
     fn probed(api: Api, details: &Heard, token_info: &Heard) -> Probe {

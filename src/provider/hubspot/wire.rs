@@ -4,6 +4,7 @@
 //! are plain text. So an answer is read field by field: one that is missing or of a wrong type is
 //! passed over, and never spoils the rest.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -130,6 +131,7 @@ pub struct Answer {
     pub status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: String,
+    json: OnceLock<Value>,
 }
 
 impl Answer {
@@ -140,10 +142,16 @@ impl Answer {
             let value = HeaderValue::from_str(value).ok()?;
             Some((HeaderName::from_static(name), value))
         });
+        let body = String::from_utf8_lossy(body).into_owned();
+        Self::with_headers(status, headers.collect(), body)
+    }
+
+    pub(super) fn with_headers(status: u16, headers: HeaderMap, body: String) -> Self {
         Self {
             status,
-            headers: headers.collect(),
-            body: String::from_utf8_lossy(body).into_owned(),
+            headers,
+            body,
+            json: OnceLock::new(),
         }
     }
 
@@ -177,9 +185,10 @@ impl Answer {
         self.header(header)?.trim().parse().ok()
     }
 
-    /// The body as JSON; null when it is none.
-    pub(super) fn json(&self) -> Value {
-        serde_json::from_str(&self.body).unwrap_or_default()
+    /// The body as JSON, read once; null when it is none.
+    pub(super) fn json(&self) -> &Value {
+        let read = || serde_json::from_str(&self.body).unwrap_or_default();
+        self.json.get_or_init(read)
     }
 
     /// HubSpot's own words in an error or in a status view.
@@ -187,19 +196,19 @@ impl Answer {
         let json = self.json();
         Words {
             status: Some(self.status),
-            category: text(&json, "category").or_else(|| text(&json, "errorType")),
-            sub_category: text(&json, "subCategory"),
+            category: text(json, "category").or_else(|| text(json, "errorType")),
+            sub_category: text(json, "subCategory"),
             message: if json.is_object() {
-                text(&json, "message")
+                text(json, "message")
             } else {
                 prose(&self.body)
             },
             correlation_id: self
                 .header("x-hubspot-correlation-id")
                 .map(cut)
-                .or_else(|| text(&json, "correlationId")),
-            policy_name: text(&json, "policyName"),
-            send_result: text(&json, "sendResult"),
+                .or_else(|| text(json, "correlationId")),
+            policy_name: text(json, "policyName"),
+            send_result: text(json, "sendResult"),
         }
     }
 

@@ -1,15 +1,21 @@
 //! Outcomes, told on the exchange `PREFIX.events`: a courtesy that never holds anything up.
 //!
-//! They go over a channel of their own, without confirms, beside the publisher's. It lives as long
-//! as its connection: what happens while the link is down is not told.
+//! They go over a channel of their own, beside the publisher's. It lives as long as its connection:
+//! what happens while the link is down is not told. Where nobody has bound a queue for them they are
+//! not sent at all, but for one now and then that asks the broker: each would cost as much as the
+//! acknowledgement of its request.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use lapin::options::BasicPublishOptions;
-use lapin::{BasicProperties, Channel};
+use lapin::BasicProperties;
+use lapin::message::BasicReturnMessage;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +28,8 @@ use crate::queue::Announcement;
 /// Announcements that wait while the broker takes none, in about 500 KiB; more are dropped. An
 /// account at 20 sends a second fills it in half a minute.
 const WAITING_MAX: usize = 1_000;
+/// When the broker is asked again whether anybody listens.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Where announcements go in.
 #[derive(Debug)]
@@ -30,7 +38,22 @@ pub(super) struct Events {
     dropped: Arc<AtomicU64>,
     /// Nothing is told after what waits now.
     end: CancellationToken,
-    teller: TaskTracker,
+    telling: TaskTracker,
+}
+
+/// Tells them over one channel.
+struct Teller {
+    channel: OpenChannel,
+    exchange: String,
+    dropped: Arc<AtomicU64>,
+    /// By routing key.
+    audiences: BTreeMap<String, Audience>,
+}
+
+/// Whether anybody has bound a queue for a routing key, and when the broker was asked.
+struct Audience {
+    listens: bool,
+    asked_at: Instant,
 }
 
 /// The JSON of one announcement. HubSpot's `message` is left out: it may hold an address.
@@ -67,28 +90,27 @@ impl Events {
     pub(super) fn over(channel: OpenChannel, exchange: String) -> Self {
         let (line, waiting) = mpsc::channel(WAITING_MAX);
         let (dropped, end) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
-        let teller = TaskTracker::new();
-        let telling = tell(
+        let teller = Teller {
             channel,
             exchange,
-            waiting,
-            Arc::clone(&dropped),
-            end.clone(),
-        );
-        teller.spawn(telling);
-        teller.close();
+            dropped: Arc::clone(&dropped),
+            audiences: BTreeMap::new(),
+        };
+        let telling = TaskTracker::new();
+        telling.spawn(teller.run(waiting, end.clone()));
+        telling.close();
         Self {
             line,
             dropped,
             end,
-            teller,
+            telling,
         }
     }
 
     /// Returns when what waits now is told; nothing is told after that.
     pub(super) async fn finish(&self) {
         self.end.cancel();
-        self.teller.wait().await;
+        self.telling.wait().await;
     }
 
     /// Never waits: when the line is full or closed, the announcement is dropped.
@@ -99,54 +121,91 @@ impl Events {
     }
 }
 
-async fn tell(
-    channel: OpenChannel,
-    exchange: String,
-    mut waiting: mpsc::Receiver<Announcement>,
-    dropped: Arc<AtomicU64>,
-    end: CancellationToken,
-) {
-    loop {
-        let next = tokio::select! {
-            biased;
-            next = waiting.recv() => next,
-            () = end.cancelled() => None,
-        };
-        let Some(announcement) = next else { return };
-        let dropped = dropped.swap(0, Ordering::Relaxed);
-        if dropped > 0 {
-            tracing::debug!(dropped, "outcomes were not told: the broker took none");
-        }
+// === impl Teller ===
+
+impl Teller {
+    async fn run(mut self, mut waiting: mpsc::Receiver<Announcement>, end: CancellationToken) {
         // No time-out: it waits while the broker is short of memory or disk, and ends at the
         // latest with the connection, which has heartbeats.
-        if let Err(error) = publish(&channel, &exchange, &announcement).await {
-            let why = error::why(&error);
+        let told = async {
+            let options = ConfirmSelectOptions::default();
+            self.channel.confirm_select(options).await?;
+            loop {
+                let next = tokio::select! {
+                    biased;
+                    next = waiting.recv() => next,
+                    () = end.cancelled() => None,
+                };
+                let Some(announcement) = next else {
+                    return Ok(());
+                };
+                let dropped = self.dropped.swap(0, Ordering::Relaxed);
+                if dropped > 0 {
+                    tracing::debug!(dropped, "outcomes were not told: the broker took none");
+                }
+                self.tell(&announcement, &end).await?;
+            }
+        };
+        if let Err(error) = told.await {
+            let (exchange, why) = (&self.exchange, error::why(&error));
             tracing::debug!(exchange, why, "outcomes are not told over this connection");
-            return;
         }
     }
-}
 
-async fn publish(
-    channel: &Channel,
-    exchange: &str,
-    announcement: &Announcement,
-) -> lapin::Result<()> {
-    let properties = BasicProperties::default().with_content_type("application/json".into());
-    // An id of more than 255 bytes is in the body alone.
-    let id = Some(announcement.id.clone());
-    let properties = properties::with_id(properties.clone(), id).unwrap_or(properties);
-    let key = format!("{}.{}", announcement.kind.label(), announcement.account);
-    let options = BasicPublishOptions::default();
-    let body = body(announcement);
-    let publishing = channel.basic_publish(
-        exchange.into(),
-        key.as_str().into(),
-        options,
-        &body,
-        properties,
-    );
-    publishing.await.map(drop)
+    /// Tells one, unless nobody has listened for its like a moment ago.
+    async fn tell(
+        &mut self,
+        announcement: &Announcement,
+        end: &CancellationToken,
+    ) -> lapin::Result<()> {
+        let key = format!("{}.{}", announcement.kind.label(), announcement.account);
+        let now = Instant::now();
+        match self.audiences.get(&key) {
+            Some(audience) if now < audience.asked_at + ASK_AGAIN => {
+                if audience.listens {
+                    self.publish(announcement, &key, false).await?;
+                }
+                return Ok(());
+            }
+            Some(_) | None => {}
+        }
+        self.publish(announcement, &key, true).await?;
+        let returned = tokio::select! {
+            biased;
+            () = end.cancelled() => return Ok(()),
+            returned = self.channel.wait_for_confirms() => returned?,
+        };
+        let is_back = |message: &BasicReturnMessage| message.routing_key.as_str() == key;
+        let listens = !returned.iter().any(is_back);
+        let audience = Audience {
+            listens,
+            asked_at: now,
+        };
+        self.audiences.insert(key, audience);
+        Ok(())
+    }
+
+    /// What is `mandatory` comes back where nobody listens.
+    async fn publish(
+        &self,
+        announcement: &Announcement,
+        key: &str,
+        mandatory: bool,
+    ) -> lapin::Result<()> {
+        let properties = BasicProperties::default().with_content_type("application/json".into());
+        // An id of more than 255 bytes is in the body alone.
+        let id = Some(announcement.id.clone());
+        let properties = properties::with_id(properties.clone(), id).unwrap_or(properties);
+        let options = BasicPublishOptions {
+            mandatory,
+            ..BasicPublishOptions::default()
+        };
+        let body = body(announcement);
+        let exchange = self.exchange.as_str().into();
+        let publishing =
+            (self.channel).basic_publish(exchange, key.into(), options, &body, properties);
+        publishing.await.map(drop)
+    }
 }
 
 fn body(announcement: &Announcement) -> Vec<u8> {

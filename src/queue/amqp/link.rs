@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, TLSConfig};
 use lapin::{Connection, ConnectionProperties, Event};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -20,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::address::{Address, Target};
 use super::error::{self, Place};
 use super::events::Events;
-use super::mend;
+use super::mended;
 use super::open_channel::OpenChannel;
 use super::publisher::Publisher;
 use super::topology::Topology;
@@ -289,19 +288,10 @@ async fn open(
 async fn connection(target: &Target, purpose: &str, mends: bool) -> Result<Connection, QueueError> {
     let name = format!("postrider {purpose}");
     let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let runtime = lapin::runtime::default_runtime().map_err(|error| target.place.of(&error))?;
     let connecting = Connection::connector(
         target.uri.clone(),
-        runtime,
-        async move |uri, runtime| {
-            let tls = TLSConfig::default();
-            let broker = uri.connect_with_config_async(tls, &runtime).await?;
-            if !mends {
-                return Ok(broker);
-            }
-            let address = mend::lead_through(broker).await?;
-            Ok(AsyncTcpStream::connect(&runtime, address).await?)
-        },
+        mended::runtime(),
+        async move |uri, _| Ok(mended::connect(&uri, mends).await?),
         properties,
     );
     error::within(CONNECT_TIMEOUT, &target.place, connecting).await

@@ -2,32 +2,20 @@
 //!
 //! AMQP's short strings are UTF-8 to lapin and bytes to the broker. One message with a binary
 //! `message_id` would end the consuming connection, come back and end the next one, for ever: no
-//! other message would be sent. So what the broker says is led through here, and each byte that
+//! other message would be sent. So what the broker says comes through here (`mended`), and each byte that
 //! cannot be read becomes [`UNREADABLE`]. It is a control character, which no id may hold: such a
 //! request is a dead letter, like any other malformed one.
 //!
 //! And lapin reads tables in tables by recursion, on a stack of 2 MiB. A frame has room for 26,000
 //! of them, and what overflows a stack ends the process. So from [`NESTED_MAX`] on, a table becomes
 //! a byte array, which stands on the wire just like one. Since no process lives to learn of that,
-//! every consuming connection is led through here from its beginning.
-
-use std::io;
-use std::net::Ipv4Addr;
-
-use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+//! every consuming connection comes through here from its beginning.
 
 /// ASCII's *substitute*.
 const UNREADABLE: u8 = 0x1A;
 /// Tables and arrays within one another, from which on the inner ones become byte arrays. Nobody
 /// nests deeper: the broker's own `x-death` is a table in an array.
 const NESTED_MAX: u8 = 16;
-/// A broker's frames have 128 KiB unless its administrator says otherwise.
-const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// What is read, or written, at a time.
-const BUFFER_BYTES: usize = 64 * 1024;
-const CONTENT_HEADER: u8 = 2;
 /// AMQP's type of bytes that mean nothing to it.
 const BYTE_ARRAY: u8 = b'x';
 /// The properties in the order of their flags, the highest bit first.
@@ -56,80 +44,6 @@ enum Property {
     Text,
     Table,
     Fixed(usize),
-}
-
-/// A local address that leads to `broker`, for one connection.
-pub(super) async fn lead_through<S>(broker: S) -> io::Result<std::net::SocketAddr>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let address = listener.local_addr()?;
-    tokio::spawn(async move {
-        let ended = async {
-            let (client, _) = listener.accept().await?;
-            client.set_nodelay(true)?;
-            join(broker, client).await
-        };
-        if let Err(error) = ended.await {
-            tracing::debug!(%error, "the led connection ended");
-        }
-    });
-    Ok(address)
-}
-
-/// Returns when either side ends; then both are dropped.
-async fn join<S>(broker: S, client: TcpStream) -> io::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin,
-{
-    let (from_broker, to_broker) = broker.split();
-    let (from_client, to_client) = client.into_split();
-    tokio::select! {
-        ended = mended(from_broker, to_client) => ended,
-        ended = as_it_is(from_client, to_broker) => ended,
-    }
-}
-
-async fn mended(from: impl AsyncRead + Unpin, to: OwnedWriteHalf) -> io::Result<()> {
-    use tokio::io::AsyncWriteExt;
-    let mut from = BufReader::with_capacity(BUFFER_BYTES, from);
-    let mut to = tokio::io::BufWriter::with_capacity(BUFFER_BYTES, to);
-    let mut head = [0; 7];
-    let mut payload = Vec::new();
-    loop {
-        if from.buffer().is_empty() {
-            // Nothing more has come: what has, goes on before the wait.
-            to.flush().await?;
-        }
-        from.read_exact(&mut head).await?;
-        let [kind, _, _, a, b, c, d] = head;
-        // With the octet that ends a frame.
-        let length = u32::from_be_bytes([a, b, c, d]) as usize + 1;
-        if length > FRAME_BYTES_MAX {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-        payload.resize(length, 0);
-        from.read_exact(&mut payload).await?;
-        if kind == CONTENT_HEADER {
-            mend(&mut payload);
-        }
-        to.write_all(&head).await?;
-        to.write_all(&payload).await?;
-    }
-}
-
-async fn as_it_is(mut from: OwnedReadHalf, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
-    use tokio::io::AsyncReadExt;
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        let count = from.read(&mut buffer).await?;
-        let Some(read @ [_, ..]) = buffer.get(..count) else {
-            return Ok(());
-        };
-        to.write_all(read).await?;
-        to.flush().await?;
-    }
 }
 
 /// Mends a content header: class, weight and body size, then flags, then properties. Tells whether

@@ -59,6 +59,40 @@ async fn whoever_binds_a_queue_hears_the_outcomes_without_an_address() {
     assert_eq!(body, told);
 }
 
+/// It is asked for anew ten times a second, and not for each outcome.
+#[tokio::test]
+async fn whoever_binds_a_queue_late_hears_from_then_on() {
+    for version in [Version::V3_10, Version::V4_0] {
+        let (queue, prefix) = worker(version, "late").await;
+        let listener = Producer::to(broker::shared_of(version).await).await;
+        for n in 0..100 {
+            queue.announce(announcement(Kind::Sent, &format!("early-{n}")));
+        }
+        let exchange = format!("{prefix}.events");
+        let other = listener.listen(&exchange, "dead.*").await;
+        queue.announce(announcement(Kind::Dead, "other"));
+        let told = listener.get(&other).await;
+        assert_eq!(told.routing_key.as_str(), "dead.default");
+
+        let heard = listener.listen(&exchange, "sent.*").await;
+        let mut round = 0;
+        while listener.depth(&heard).await == 0 {
+            round += 1;
+            assert!(round < 10_000, "nothing is heard");
+            queue.announce(announcement(Kind::Sent, &format!("late-{round}")));
+        }
+        queue.announce(announcement(Kind::Sent, "last"));
+        loop {
+            let told = listener.get(&heard).await;
+            let id = told.properties.message_id().as_ref().unwrap().as_str();
+            assert!(!id.starts_with("early"), "{id}");
+            if id == "last" {
+                break;
+            }
+        }
+    }
+}
+
 /// Nothing here awaits, so on this one thread nothing is told meanwhile.
 #[tokio::test]
 async fn more_outcomes_than_the_line_holds_are_dropped_and_hold_nothing_up() {

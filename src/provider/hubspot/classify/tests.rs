@@ -21,11 +21,7 @@ fn answer(status: u16, headers: &[(&'static str, &str)], body: &str) -> Heard {
             (HeaderName::from_static(name), value)
         })
         .collect();
-    Ok(Answer {
-        status,
-        headers,
-        body: body.to_owned(),
-    })
+    Ok(Answer::with_headers(status, headers, body.to_owned()))
 }
 
 fn sent(status: u16, body: &str) -> Outcome {
@@ -344,7 +340,7 @@ proptest! {
     ) {
         let mut headers = HeaderMap::new();
         headers.insert("retry-after", HeaderValue::from_str(&after).unwrap());
-        let heard = Ok(Answer { status, headers, body });
+        let heard = Ok(Answer::with_headers(status, headers, body));
         let outcome = send(&heard, now());
         prop_assert!(!matches!(look_up(&heard, now()), LookUp::Sent(_)));
         if let Outcome::NotSent(failure) | Outcome::Unknown(failure) = outcome {
