@@ -38,7 +38,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("outcome", &["message", "story"]),
     ("retry", &["clock", "config", "outcome", "story", "message"]),
     ("quota", &["clock", "config", "provider"]),
-    ("pause", &["clock", "outcome", "queue"]),
+    ("pause", &["message", "clock", "outcome", "queue"]),
     (
         "queue",
         &["clock", "hint", "journal", "message", "outcome", "story"],
