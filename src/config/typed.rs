@@ -34,9 +34,9 @@ const PREFIX_BYTES_MAX: usize = 60;
 /// Every tier's burst window (HubSpot's `TEN_SECONDLY_ROLLING`).
 const WINDOW_DEFAULT: Duration = Duration::from_secs(10);
 /// The longest window a ledger of calls is kept for.
+const WINDOW_MAX: Duration = Duration::from_hours(1);
 /// A learned limit climbs to so many times the one with which it begins, unless told otherwise.
 const CEILING_TIMES: u32 = 10;
-const WINDOW_MAX: Duration = Duration::from_hours(1);
 
 pub(super) fn config(raw: &Raw) -> Result<Config, ConfigError> {
     let mut names: Vec<&str> = raw.accounts().iter().map(String::as_str).collect();

@@ -158,8 +158,14 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 continue;
             };
             let change = self.account.pauses.change();
-            let (least, until) = self.account.pauses.least_urgent();
-            turn.turns.down_to(least);
+            let (least, mut until) = self.account.pauses.least_urgent();
+            if turn.lane == Lane::Sends {
+                turn.turns.down_to(least);
+            }
+            if until.is_some() {
+                // What is less urgent may have been prefetched, and waits for as long.
+                until = until.min(Some(turn.opened + INTAKE_AGE_MAX));
+            }
             tokio::select! {
                 biased;
                 () = change => {}

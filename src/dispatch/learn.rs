@@ -187,6 +187,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let Some((standing, midnight)) = news else {
             return;
         };
+        if matches!(standing, Standing::NoLow | Standing::HighOnly) {
+            // HubSpot's word may skip a standing: whoever gives way before gives way now too.
+            self.day_is_spent(Some((Standing::SendsOnly, midnight)), now);
+        }
         let (covers, what) = match standing {
             Standing::Free => return,
             Standing::SendsOnly => (

@@ -32,6 +32,8 @@ const FAILURES_MIN: u32 = 3;
 /// Answers that take so many times as long as they used to, and this time more, push back.
 const SLOWER: f64 = 2.0;
 const SLOWER_MIN: Duration = Duration::from_millis(50);
+/// What is left of that time after a fall that helped.
+const HELPED: f64 = 0.9;
 /// A mean of fewer tells nothing.
 const ANSWERS_MIN: u32 = 10;
 /// How fast a longer time becomes the usual one, for each round: far more slowly than the limit climbs.
@@ -46,6 +48,8 @@ pub(super) struct Adaptive {
     knee: Option<Knee>,
     /// How long an answer takes.
     usual: Option<Duration>,
+    /// How long it took when the limit fell for that.
+    late: Option<Duration>,
     round: Round,
     /// Until then what is heard tells of the limit before.
     fell_until: Option<Instant>,
@@ -77,6 +81,7 @@ impl Adaptive {
             limit: limit.into(),
             knee: None,
             usual: None,
+            late: None,
             round: Round::default(),
             fell_until: None,
         }
@@ -122,7 +127,12 @@ impl Adaptive {
             return;
         }
         let known = self.knee.filter(|it| (it.at - at).abs() < it.at * SAME);
-        let rounds = known.map_or(*ROUNDS.start(), |it| it.rounds * 2.0);
+        let rounds = match known {
+            // It had nowhere to fall, and so this says nothing new.
+            Some(known) if self.is_at_floor() => known.rounds,
+            Some(known) => known.rounds * 2.0,
+            None => *ROUNDS.start(),
+        };
         self.knee = Some(Knee {
             at,
             rounds: rounds.min(*ROUNDS.end()),
@@ -149,6 +159,7 @@ impl Adaptive {
         }
     }
 
+    /// Whether answers take longer than they used to, and a lower limit may help.
     fn is_slower(&mut self, round: &Round) -> bool {
         if round.answers < ANSWERS_MIN {
             return false;
@@ -156,7 +167,21 @@ impl Adaptive {
         let mean = round.waited / round.answers;
         let usual = self.usual.unwrap_or(mean);
         self.usual = Some(usual.mul_f64(USED_TO).min(mean));
-        mean > usual.mul_f64(SLOWER) + SLOWER_MIN
+        let late = self.late.take();
+        if mean <= usual.mul_f64(SLOWER) + SLOWER_MIN {
+            return false;
+        }
+        if self.is_at_floor() || late.is_some_and(|late| mean > late.mul_f64(HELPED)) {
+            // It is not for us that it is slow.
+            self.usual = Some(mean);
+            return false;
+        }
+        self.late = Some(mean);
+        true
+    }
+
+    fn is_at_floor(&self) -> bool {
+        self.limit <= self.range.floor.into()
     }
 
     fn climb(&mut self) {

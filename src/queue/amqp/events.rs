@@ -15,7 +15,7 @@ use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,6 +30,8 @@ use crate::queue::Announcement;
 const WAITING_MAX: usize = 1_000;
 /// When the broker is asked again whether anybody listens.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+/// What confirms is the queue of whoever listens, which may take its time.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Where announcements go in.
 #[derive(Debug)]
@@ -50,10 +52,10 @@ struct Teller {
     audiences: BTreeMap<String, Audience>,
 }
 
-/// Whether anybody has bound a queue for a routing key, and when the broker was asked.
+/// Whether anybody has bound a queue for a routing key, and when the broker said so.
 struct Audience {
     listens: bool,
-    asked_at: Instant,
+    answered_at: Instant,
 }
 
 /// The JSON of one announcement. HubSpot's `message` is left out: it may hold an address.
@@ -159,9 +161,8 @@ impl Teller {
         end: &CancellationToken,
     ) -> lapin::Result<()> {
         let key = format!("{}.{}", announcement.kind.label(), announcement.account);
-        let now = Instant::now();
         match self.audiences.get(&key) {
-            Some(audience) if now < audience.asked_at + ASK_AGAIN => {
+            Some(audience) if audience.answered_at.elapsed() < ASK_AGAIN => {
                 if audience.listens {
                     self.publish(announcement, &key, false).await?;
                 }
@@ -173,13 +174,17 @@ impl Teller {
         let returned = tokio::select! {
             biased;
             () = end.cancelled() => return Ok(()),
-            returned = self.channel.wait_for_confirms() => returned?,
+            returned = timeout(ANSWER_TIME_MAX, self.channel.wait_for_confirms()) => returned,
         };
         let is_back = |message: &BasicReturnMessage| message.routing_key.as_str() == key;
-        let listens = !returned.iter().any(is_back);
+        let listens = match returned {
+            Ok(returned) => !returned?.iter().any(is_back),
+            // It stands in line for a queue that takes nothing now: somebody's.
+            Err(_) => true,
+        };
         let audience = Audience {
             listens,
-            asked_at: now,
+            answered_at: Instant::now(),
         };
         self.audiences.insert(key, audience);
         Ok(())

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::super::adaptive::Adaptive;
 use super::*;
 use crate::config::AdaptiveConfig;
 
@@ -27,6 +28,8 @@ enum Bears {
     Failures(u32),
     /// Answers take longer and longer.
     Latency(u32),
+    /// All of it; but after a minute answers take five times as long.
+    AnythingSlowly,
     Anything,
 }
 
@@ -40,6 +43,7 @@ struct Look {
 
 struct HubSpot {
     bears: Bears,
+    began: Instant,
     arrived: Mutex<VecDeque<Instant>>,
     refused: AtomicU32,
 }
@@ -48,6 +52,7 @@ impl HubSpot {
     fn new(bears: Bears) -> Arc<Self> {
         Arc::new(Self {
             bears,
+            began: Instant::now(),
             arrived: Mutex::default(),
             refused: AtomicU32::new(0),
         })
@@ -74,8 +79,9 @@ impl HubSpot {
                 limiter.refused();
             }
             Bears::Failures(most) if calls > most && calls.is_multiple_of(3) => limiter.failed(),
+            Bears::AnythingSlowly if self.began.elapsed() > Duration::from_mins(1) => latency *= 5,
             Bears::Latency(most) => latency *= 1 + calls.saturating_sub(most) / 10,
-            Bears::Limit(_) | Bears::Failures(_) | Bears::Anything => {}
+            Bears::Limit(_) | Bears::Failures(_) | Bears::Anything | Bears::AnythingSlowly => {}
         }
         tokio::time::sleep(latency).await;
         drop(flight);
@@ -149,6 +155,44 @@ fn it_settles_where_answers_begin_to_fail() {
 #[test]
 fn it_settles_where_answers_begin_to_take_longer() {
     settles_at(Bears::Latency(500), 390..=560, 0);
+}
+
+#[test]
+fn it_is_not_held_down_where_hubspot_is_slower_for_other_reasons() {
+    settles_at(Bears::AnythingSlowly, 900..=RANGE.ceiling, 0);
+    runtime().block_on(async {
+        let (hubspot, limiter) = (HubSpot::new(Bears::AnythingSlowly), limiter(RANGE));
+        let look = hubspot.backlog(&limiter, Duration::from_mins(5)).await;
+        let least = look.limits.iter().min();
+        assert!(
+            least >= Some(&CONFIG.limit),
+            "one fall shows that: {look:?}"
+        );
+    });
+}
+
+#[test]
+fn pushes_where_it_cannot_fall_further_do_not_slow_the_way_back() {
+    let now = Instant::now();
+    let range = AdaptiveConfig {
+        floor: CONFIG.limit,
+        ceiling: 400,
+    };
+    let mut adaptive = Adaptive::new(range, CONFIG.limit, CONFIG.window);
+    for window in 0..20 {
+        adaptive.refused(190, now + 2 * window * CONFIG.window);
+    }
+    let mut windows = 0;
+    let mut at = now + 100 * CONFIG.window;
+    while adaptive.limit() < 200 {
+        for _ in 0..adaptive.limit() {
+            adaptive.leaves(at);
+        }
+        at += CONFIG.window;
+        adaptive.look(at);
+        windows += 1;
+        assert!(windows < 40, "it is still at {}", adaptive.limit());
+    }
 }
 
 #[test]

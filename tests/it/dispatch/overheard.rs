@@ -1,7 +1,7 @@
 //! The memory queue, with somebody who writes down what it is asked to do, and who panics where a
 //! request whose id begins with `trips-` was sent.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use postrider::journal::Entry;
@@ -20,6 +20,8 @@ pub(super) struct Overheard {
     heard: Arc<Mutex<Vec<Heard>>>,
     /// No owner can say that it spends windows at once.
     is_deaf: Arc<AtomicBool>,
+    /// Intakes of sends so far.
+    opened: Arc<AtomicUsize>,
 }
 
 #[derive(Clone, Debug)]
@@ -36,12 +38,17 @@ impl Overheard {
             queue,
             heard: Arc::default(),
             is_deaf: Arc::default(),
+            opened: Arc::default(),
         }
     }
 
     /// From the next lease on.
     pub(super) fn be_deaf(&self) {
         self.is_deaf.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn opened(&self) -> usize {
+        self.opened.load(Ordering::Relaxed)
     }
 
     pub(super) fn heard(&self) -> Vec<Heard> {
@@ -74,6 +81,8 @@ impl Queue for Overheard {
         lane: Lane,
         options: IntakeOptions,
     ) -> Result<MemoryIntake, QueueError> {
+        self.opened
+            .fetch_add(usize::from(lane == Lane::Sends), Ordering::Relaxed);
         self.queue.open(account, lane, options).await
     }
 

@@ -9,6 +9,7 @@ use postrider::config::{QuotaConfig, WindowConfig};
 use postrider::dispatch::Settings;
 use postrider::message::Priority;
 use postrider::outcome::DeadReason;
+use postrider::provider::DailyLimit;
 use postrider::queue::{Parcel, Queue, Spends};
 
 use super::HOUR;
@@ -134,8 +135,14 @@ async fn as_the_day_ends_the_least_urgent_waits_for_midnight() {
         for n in 0..250 {
             publish(&world, &format!("{priority}-{n}"), priority, None).await;
         }
-        tokio::time::sleep(MINUTE).await;
+        let opened = world.overheard.opened();
+        tokio::time::sleep(HOUR).await;
         sent_by.push(sent());
+        let opened = world.overheard.opened() - opened;
+        assert!(
+            opened >= 5 || priority == Priority::High,
+            "what waits in hand goes back long before half an hour is over: {opened}"
+        );
     }
     assert_eq!(sent_by, [188, 194, 198]);
     // It was noon; then three days more are spent in the same way.
@@ -147,6 +154,30 @@ async fn as_the_day_ends_the_least_urgent_waits_for_midnight() {
         first.at >= 12 * HOUR && first.send_id == "high-4",
         "{first:?}"
     );
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_hubspot_tells_of_a_day_that_ends_all_give_way_that_should() {
+    let daily = Settings {
+        quota: QuotaConfig {
+            daily: Some(2_000),
+            ..QuotaConfig::default()
+        },
+        ..settings()
+    };
+    let mut hubspot = Scripted::new(|id, _, _| accepted(id));
+    hubspot.limits.day = Some(DailyLimit {
+        max: 1_000,
+        remaining: 15,
+    });
+    let world = start(hubspot, daily, 10).await;
+    tokio::time::sleep(MINUTE).await;
+    let mut held: Vec<_> = (world.account.pauses.list().iter())
+        .map(|pause| format!("{:?}", pause.covers))
+        .collect();
+    held.sort();
+    assert_eq!(held, ["Below(High)", "Results"]);
     world.end().await;
 }
 

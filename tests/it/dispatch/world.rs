@@ -13,7 +13,7 @@ use postrider::metrics::Metrics;
 use postrider::outcome::{
     Accepted, DeadReason, Failure, FailureClass, LookUp, Outcome, PauseReason, Scope, Words,
 };
-use postrider::provider::{Portal, Probe, Provider};
+use postrider::provider::{Portal, Probe, Provider, RateLimits};
 use postrider::queue::Parcel;
 use postrider::queue::Queue;
 use postrider::queue::memory::MemoryQueue;
@@ -43,6 +43,8 @@ pub(super) struct Scripted {
     pub(super) sends: Box<Script>,
     pub(super) results: Box<Results>,
     pub(super) probe: Box<dyn Fn(Duration) -> Probe + Send + Sync>,
+    /// Told by every answer.
+    pub(super) limits: RateLimits,
     calls: Mutex<Vec<Call>>,
     look_ups: Mutex<BTreeMap<String, usize>>,
 }
@@ -58,6 +60,7 @@ impl Scripted {
             sends: Box::new(sends),
             results: Box::new(|_, _| LookUp::Sent(Words::default())),
             probe: Box::new(|_| Probe::Open(Portal::default())),
+            limits: RateLimits::default(),
             calls: Mutex::default(),
             look_ups: Mutex::default(),
         }
@@ -108,6 +111,10 @@ impl Provider for Shared {
 
     async fn probe(&self) -> Probe {
         (self.0.probe)(self.0.origin.elapsed())
+    }
+
+    fn rate_limits(&self) -> RateLimits {
+        self.0.limits
     }
 }
 
