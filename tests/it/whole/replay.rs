@@ -39,6 +39,9 @@ async fn a_replay_killed_in_the_middle_loses_and_doubles_nothing() {
     replay.start_kill().unwrap();
     let killed = replay.wait().await.unwrap();
     assert_eq!(killed.code(), None, "it was killed before its end");
+    // What it had in hand is back when the broker has seen that it is gone.
+    let all = async || client.depth(&dead).await + client.depth(&lane).await >= COUNT as u64;
+    eventually(REST_TIME_MAX, "its letters are back", all).await;
     let replayed = client.depth(&lane).await;
     world.told(&["dead", "replay", "--all", "--yes"]).await;
     let worker = world.worker().await;
