@@ -32,6 +32,17 @@ fn slow() -> Settings {
     }
 }
 
+/// So many calls a day.
+fn of_a_day(calls: u64) -> Settings {
+    Settings {
+        quota: QuotaConfig {
+            daily: Some(calls),
+            ..QuotaConfig::default()
+        },
+        ..settings()
+    }
+}
+
 async fn publish(world: &World, id: &str, priority: Priority, expires_at: Option<Timestamp>) {
     let dispatch = expires_at.map_or(String::new(), |at| {
         format!(r#", "dispatch": {{"priority": "{priority}", "expiresAt": "{at}"}}"#)
@@ -120,13 +131,9 @@ async fn after_a_pause_what_can_still_arrive_goes_first() {
 #[tokio::test(start_paused = true)]
 async fn as_the_day_ends_the_least_urgent_waits_for_midnight() {
     let daily = Settings {
-        quota: QuotaConfig {
-            daily: Some(200),
-            ..QuotaConfig::default()
-        },
         results: 0.0,
         concurrency: 1,
-        ..settings()
+        ..of_a_day(200)
     };
     let world = start(Scripted::new(|id, _, _| accepted(id)), daily, 0).await;
     let sent = || world.hubspot.calls().len();
@@ -159,19 +166,12 @@ async fn as_the_day_ends_the_least_urgent_waits_for_midnight() {
 
 #[tokio::test(start_paused = true)]
 async fn where_hubspot_tells_of_a_day_that_ends_all_give_way_that_should() {
-    let daily = Settings {
-        quota: QuotaConfig {
-            daily: Some(2_000),
-            ..QuotaConfig::default()
-        },
-        ..settings()
-    };
     let mut hubspot = Scripted::new(|id, _, _| accepted(id));
     hubspot.limits.day = Some(DailyLimit {
         max: 1_000,
         remaining: 15,
     });
-    let world = start(hubspot, daily, 10).await;
+    let world = start(hubspot, of_a_day(2_000), 10).await;
     tokio::time::sleep(MINUTE).await;
     let mut held: Vec<_> = (world.account.pauses.list().iter())
         .map(|pause| format!("{:?}", pause.covers))
