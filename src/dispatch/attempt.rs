@@ -212,7 +212,9 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             flight.leaves();
         }
         let answer = AssertUnwindSafe(call).catch_unwind().await;
-        drop(flight);
+        if let (Some(mut flight), Some(most)) = (flight, self.provider.connect_time()) {
+            flight.connected_within(most);
+        }
         self.flying(-1);
         answer.map_err(|_| ours())
     }

@@ -78,16 +78,11 @@ impl Ledger {
     }
 
     /// A call that left at `left` has ended `now`: it arrived before that, and no later than the
-    /// spread after it left; where it had to connect first, the widest.
-    pub(super) fn ends(&mut self, left: Instant, now: Instant, connects: bool) {
+    /// spread after it left; where it may have had to connect first, so much later.
+    pub(super) fn ends(&mut self, left: Instant, now: Instant, connects: Option<Duration>) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let spread = self.spread(now);
-        let spread = if connects {
-            spread.max(super::SPREAD_MAX)
-        } else {
-            spread
-        };
-        let arrived = now.min(left + spread);
+        let latest = left + connects.unwrap_or_default() + self.spread(now);
+        let arrived = now.min(latest);
         self.ended.push(Reverse(arrived + self.window));
     }
 

@@ -262,6 +262,30 @@ async fn a_call_counts_until_its_answer_and_then_for_a_window() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_connects_first_may_arrive_so_much_later() {
+    let limit = window(1, 4_000);
+    let limiter = Arc::new(RateLimiter::new(Some(limit), Start::Empty));
+    let mut waits = Vec::new();
+    for connect in [300, 300, 0] {
+        let mut flight = limiter.spend(limiter.token().await);
+        let left = Instant::now();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        flight.connected_within(Duration::from_millis(connect));
+        drop(flight);
+        limiter.give_back(limiter.token().await);
+        waits.push(
+            left.elapsed()
+                .saturating_sub(limit.window + spread(limit.window)),
+        );
+    }
+    // The others find its connection.
+    assert_eq!(
+        waits,
+        [Duration::from_millis(300), Duration::ZERO, Duration::ZERO]
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_widens_the_spread_for_a_while() {
     let limiter = Arc::new(RateLimiter::new(Some(window(1, 4_000)), Start::Empty));
     let next = async || {

@@ -173,9 +173,9 @@ impl Window {
         state.ledger.leaves(now)
     }
 
-    pub(super) fn ends(&self, left: Instant, now: Instant, connects: bool) {
+    pub(super) fn ends(&self, left: Instant, now: Instant, connects: Option<Duration>) {
         let mut state = self.lock();
-        if !connects {
+        if connects.is_none() {
             let took = now.saturating_duration_since(left);
             state.learn(self.config, |adaptive| adaptive.answered(took));
         }
