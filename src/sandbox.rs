@@ -52,6 +52,7 @@ pub mod model;
 pub mod server;
 pub mod status;
 mod window;
+mod windows;
 mod wire;
 
 use std::fmt;
@@ -65,6 +66,7 @@ pub use answer::{Answer, Call};
 pub use faults::Faults;
 pub use model::{Ending, Model, Reply};
 pub use server::serve;
+pub use windows::{LoggedCall, Windows, windows};
 
 /// What the sandbox is told at its start. Every part parses from the text of its flag
 /// (`Span`, `Limit`, `Faults` are `FromStr`, so clap names the flag in an error).

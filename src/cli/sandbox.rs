@@ -1,5 +1,7 @@
 //! `postrider sandbox`: a HubSpot to try things out on.
 
+mod check;
+
 use std::net::SocketAddr;
 
 use jiff::tz::TimeZone;
@@ -16,7 +18,22 @@ use crate::sandbox::{self, Faults, Limit, Options, Span};
 /// It takes Single Send as HubSpot does, remembers sendIds, counts limits, and sends nothing. Its
 /// page shows the mail.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    other: Option<Other>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+/// What else is done with one.
+#[derive(Debug, clap::Subcommand)]
+enum Other {
+    Check(check::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct Serve {
     /// Where to listen; port 0 takes a free one and prints it
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8085")]
     listen: SocketAddr,
@@ -50,6 +67,13 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
+    match args.other {
+        Some(Other::Check(args)) => check::run(&args, output),
+        None => serve(args.serve, output).await,
+    }
+}
+
+async fn serve(args: Serve, output: &mut Output) -> Result<(), Failure> {
     let stop = Stop::on_signal()?;
     let cannot = |error| {
         Failure::new(

@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// One HTTP request to HubSpot, as far as the model cares.
@@ -47,7 +47,7 @@ pub(super) enum Api {
 }
 
 /// Which limit a call counts against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Bucket {
     Send,
@@ -125,7 +125,7 @@ impl Operation {
 }
 
 impl Bucket {
-    pub(super) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Send => "send",
             Self::Api => "api",

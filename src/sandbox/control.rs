@@ -69,7 +69,8 @@ async fn mail(State(shared): State<Shared>, Query(query): Query<MailQuery>) -> J
     Json(json!({"mail": mails}))
 }
 
-/// JSON Lines: `{"at":1700000000000.123,"bucket":"send","status":200}`, `at` in milliseconds.
+/// JSON Lines: `{"at":1700000000000.123,"portal":1,"bucket":"send","status":200}`, `at` in milliseconds.
+/// `postrider sandbox check` reads them.
 async fn calls(State(shared): State<Shared>) -> Response {
     let calls = shared.with(|model, _| model.calls());
     let chunks = stream::unfold(calls.into_iter(), |mut calls| async move {
@@ -84,8 +85,8 @@ fn line(call: CallRecord) -> String {
     let (ms, us) = (call.at.div_euclid(1_000), call.at.rem_euclid(1_000));
     let bucket = call.bucket.name();
     format!(
-        "{{\"at\":{ms}.{us:03},\"bucket\":\"{bucket}\",\"status\":{}}}\n",
-        call.status
+        "{{\"at\":{ms}.{us:03},\"portal\":{},\"bucket\":\"{bucket}\",\"status\":{}}}\n",
+        call.portal, call.status
     )
 }
 

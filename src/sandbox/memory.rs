@@ -212,6 +212,7 @@ impl Mail {
 pub struct CallRecord {
     /// Of its arrival, in microseconds since 1970.
     pub at: i64,
+    pub portal: u32,
     pub bucket: Bucket,
     pub status: u16,
 }

@@ -3,6 +3,7 @@
 mod dead;
 mod operate;
 mod rabbitmq;
+mod sandbox;
 mod send;
 mod shop;
 mod trace;
@@ -24,6 +25,7 @@ fn help_says_what_there_is() {
         &["queue", "--help"],
         &["check", "--help"],
         &["sandbox", "--help"],
+        &["sandbox", "check", "--help"],
         &["--version"],
     ] {
         let told = shop.run(command);

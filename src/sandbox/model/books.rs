@@ -96,6 +96,7 @@ impl Books {
         tally.unauthorized += u64::from(status == 401);
         let call = CallRecord {
             at: turn.now.as_microsecond(),
+            portal: turn.portal,
             bucket: turn.bucket,
             status,
         };

@@ -1,0 +1,120 @@
+//! `postrider sandbox check`: what a log of calls says of a rolling window.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use crate::cli::failure::{Exit, Failure};
+use crate::cli::output::{Mood, Output, count, talk};
+use crate::sandbox::{Limit, LoggedCall, Windows, windows};
+
+/// Hold a log of calls against a rolling limit, afterwards and from outside
+///
+/// The log is what `/_sandbox/calls` gives. Of each portal and bucket it tells how full the fullest
+/// window was, and how empty the emptiest one between the first call and the last. Any sender's
+/// calls can be checked, not Postrider's alone.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// JSON Lines {"at":MILLISECONDS,"bucket":"send","status":200} [default: standard input]
+    file: Option<PathBuf>,
+    /// Calls in any rolling window, such as 190/10s
+    #[arg(long, value_name = "CALLS/TIME")]
+    limit: Limit,
+    /// Only these calls
+    #[arg(long, value_enum)]
+    bucket: Option<Which>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Which {
+    /// Calls to Single Send
+    Send,
+    /// All others
+    Api,
+}
+
+pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
+    let file = args.file.as_deref().filter(|path| *path != Path::new("-"));
+    let mut calls = match file {
+        Some(path) => {
+            let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+            read(path, BufReader::new(file))?
+        }
+        None => read(Path::new("standard input"), io::stdin().lock())?,
+    };
+    let which = args.bucket.map(Which::name);
+    calls.retain(|call| which.is_none_or(|name| call.bucket.name() == name));
+    let told = windows(&calls, args.limit);
+    for one in &told {
+        if output.json {
+            output.object(one)?;
+        } else {
+            tell(one, args.limit, output)?;
+        }
+    }
+    if told.is_empty() {
+        talk("no such call");
+    }
+    let over: usize = told.iter().map(|one| one.over).sum();
+    if over == 0 {
+        return Ok(());
+    }
+    let problem = format!(
+        "{} on top of a full window of {}",
+        count(over as u64, "call"),
+        args.limit
+    );
+    Err(Failure::new(Exit::Data, problem)
+        .hint("whoever called is over the limit: HubSpot answers 429 from there on"))
+}
+
+fn tell(one: &Windows, limit: Limit, output: &mut Output) -> io::Result<()> {
+    let mood = if one.over == 0 { Mood::Good } else { Mood::Bad };
+    let fullest = output.paint(mood, &format!("at most {} in a window", one.fullest));
+    let emptiest = one.emptiest.map_or_else(
+        || "shorter than a window".to_owned(),
+        |least| format!("at least {least}"),
+    );
+    output.line(format_args!(
+        "portal {}, {}: {} in {:.1} s, {} answered 429; of {limit} {fullest}, {emptiest}",
+        one.portal,
+        one.bucket.name(),
+        count(one.calls as u64, "call"),
+        one.seconds,
+        one.refused,
+    ))
+}
+
+fn read(place: &Path, input: impl BufRead) -> Result<Vec<LoggedCall>, Failure> {
+    let mut calls = Vec::new();
+    for (number, line) in (1..).zip(input.lines()) {
+        let line = line.map_err(|error| unreadable(place, &error))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let call = serde_json::from_str(&line).map_err(|error| {
+            let problem = format!("line {number} of {} is no call: {error}", place.display());
+            Failure::new(Exit::Data, problem)
+                .hint("write what http://SANDBOX/_sandbox/calls gives, unchanged")
+        })?;
+        calls.push(call);
+    }
+    Ok(calls)
+}
+
+fn unreadable(place: &Path, error: &io::Error) -> Failure {
+    Failure::new(
+        Exit::Data,
+        format!("cannot read {}: {error}", place.display()),
+    )
+    .hint("name a file, or leave it out to read standard input")
+}
+
+impl Which {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Send => "send",
+            Self::Api => "api",
+        }
+    }
+}
