@@ -9,6 +9,7 @@
 mod account;
 mod attempt;
 mod burst;
+mod day;
 mod follow_up;
 mod keeper;
 mod lane;
@@ -181,6 +182,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let calls = TaskTracker::new();
         let guard = lease.clone();
         self.hold_until_proven();
+        self.resume_day(&lease);
         let ending = async {
             let lost = async {
                 tokio::select! {
@@ -196,15 +198,17 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                     }
                 }
             };
-            let (sends, results, (), (), ()) = tokio::join!(
+            let (sends, results, told, (), (), ()) = tokio::join!(
                 self.lane(Lane::Sends, guard.clone(), &limiters.send, &term, &calls),
                 self.lane(Lane::Results, guard, &limiters.api, &term, &calls),
+                self.keep_day(&lease, &term),
                 self.keep_pauses(&limiters.api, &term),
                 self.allow_bursts(&lease, &limiters.send, &term),
                 lost,
             );
             self.account.given_up(sends + results, calls.len());
             // Every call of ours has gone out: the next owner need not wait for their answers.
+            self.tell_day(&lease, told).await;
             drop(lease);
             calls.close();
             calls.wait().await;

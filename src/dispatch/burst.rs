@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Dispatcher, QUEUE_ERROR_WAIT, sleep_until};
 use crate::config::WindowConfig;
 use crate::provider::Provider;
-use crate::queue::{Before, Lease, Queue, Spends};
+use crate::queue::{Before, Lease, Queue, Spends, Word};
 use crate::quota::RateLimiter;
 
 /// A longer backlog goes evenly.
@@ -43,7 +43,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 tokio::select! {
                     biased;
                     () = sleep_until(told) => {
-                        let evenly = lease.tell(Spends::Evenly).await;
+                        let evenly = lease.tell(Word::Spends(Spends::Evenly)).await;
                         // Until it is told, the next owner leaves more room than it need.
                         told = (!evenly).then(|| Instant::now() + QUEUE_ERROR_WAIT);
                     }
@@ -51,7 +51,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                         if !self.is_batch(limit).await {
                             continue;
                         }
-                        if told.is_some() || lease.tell(Spends::AtOnce).await {
+                        if told.is_some() || lease.tell(Word::Spends(Spends::AtOnce)).await {
                             self.bursts(limit, sends).await;
                         }
                         // Where it could not be told, it may stand there all the same.

@@ -8,12 +8,12 @@ use tokio::time::Instant;
 use super::Dispatcher;
 use super::storm::Weather;
 use crate::clock::{after, until};
-use crate::message::{MessageId, Priority};
-use crate::outcome::{Failure, FailureClass, LookUp, Outcome, PauseReason, Scope, Words};
+use crate::message::MessageId;
+use crate::outcome::{Failure, FailureClass, LookUp, Outcome, PauseReason, Scope};
 use crate::pause::{Covers, Pause, Proof};
 use crate::provider::Provider;
 use crate::queue::{Lane, Queue};
-use crate::quota::{Standing, day_over};
+use crate::quota::day_over;
 use crate::retry::{RETRY_AFTER_MIN, throttled_wait};
 
 /// The most that HubSpot's `Retry-After` of a migration is taken for: it names up to 24 hours.
@@ -162,62 +162,6 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             hint = failure.hint,
             "paused: nothing is lost and no attempt is spent"
         );
-    }
-
-    /// Counts a call against the account's day, and pauses when that was the last one.
-    pub(super) fn count_call(&self) {
-        let now = self.clock.now();
-        let news = self.account.day().spend(now, &self.zone());
-        self.day_is_spent(news, now);
-    }
-
-    /// The rate limits that HubSpot's answers told since the last time.
-    pub(super) fn heed_limits(&self, now: Timestamp) {
-        let limits = self.provider.rate_limits();
-        self.account.heed(limits);
-        if let Some(day) = limits.day {
-            let news = self.account.day().heed(day, now, &self.zone());
-            self.day_is_spent(news, now);
-        }
-    }
-
-    /// Pauses what the day has no calls for: look-ups first, then what is less urgent, and then
-    /// everything.
-    fn day_is_spent(&self, news: Option<(Standing, Timestamp)>, now: Timestamp) {
-        let Some((standing, midnight)) = news else {
-            return;
-        };
-        if matches!(standing, Standing::NoLow | Standing::HighOnly) {
-            // HubSpot's word may skip a standing: whoever gives way before gives way now too.
-            self.day_is_spent(Some((Standing::SendsOnly, midnight)), now);
-        }
-        let (covers, what) = match standing {
-            Standing::Free => return,
-            Standing::SendsOnly => (
-                Covers::Results,
-                "the last tenth of quota.daily is left to sends; results are looked up tomorrow",
-            ),
-            Standing::NoLow => (
-                Covers::Below(Priority::Normal),
-                "the last twentieth of quota.daily is left to mail that is not low",
-            ),
-            Standing::HighOnly => (
-                Covers::Below(Priority::High),
-                "the last fiftieth of quota.daily is left to high mail",
-            ),
-            Standing::Spent => (Covers::Both, "quota.daily is spent"),
-        };
-        let words = Words {
-            message: Some(what.into()),
-            ..Words::default()
-        };
-        let pauses = &self.account.pauses;
-        if pauses.begin(PauseReason::Daily, covers, now, Some(midnight), words) {
-            tracing::warn!(
-                account = %self.account.name, reason = PauseReason::Daily.label(), until = %midnight,
-                what, "paused; nothing is lost"
-            );
-        }
     }
 
     pub(super) fn ended(&self, pauses: &[Pause], why: &str) {

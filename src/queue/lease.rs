@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -15,6 +16,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub struct Lease {
     term: Arc<Term>,
     pub before: Before,
+    /// What the owners before told of the day.
+    pub day: Option<DayCalls>,
     teller: Teller,
     /// Tells the grant when the last clone is dropped.
     _use: Arc<DropGuard>,
@@ -30,18 +33,35 @@ pub enum Before {
 }
 
 /// How an owner spends its windows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Spends {
+    #[default]
     Evenly,
     /// Perhaps most of one within a moment.
     AtOnce,
 }
 
-/// Writes down how windows are spent, where the next owner finds it; whether that was done.
+/// How much of a day was spent, and when that day ends (or ended).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DayCalls {
+    /// Of everybody, as far as the owner knew.
+    pub calls: u64,
+    /// In whole seconds.
+    pub ends: Timestamp,
+}
+
+/// What an owner tells the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    Spends(Spends),
+    Day(DayCalls),
+}
+
+/// Writes a word down where the next owner finds it; whether that was done.
 #[derive(Clone)]
 pub struct Teller(Arc<Tell>);
 
-type Tell = dyn Fn(Spends) -> BoxFuture<'static, bool> + Send + Sync;
+type Tell = dyn Fn(Word) -> BoxFuture<'static, bool> + Send + Sync;
 
 /// The other end of a lease: a queue says by it how long the lease holds. Dropping it changes
 /// nothing.
@@ -73,7 +93,11 @@ struct Term {
 impl Grant {
     /// A new lease and its other end.
     #[must_use]
-    pub fn new(validity: Validity, before: Before, teller: Teller) -> (Self, Lease) {
+    pub fn new(
+        validity: Validity,
+        (before, day): (Before, Option<DayCalls>),
+        teller: Teller,
+    ) -> (Self, Lease) {
         let term = Arc::new(Term {
             validity: Mutex::new(validity),
             recalled: AtomicBool::new(false),
@@ -83,6 +107,7 @@ impl Grant {
         let lease = Lease {
             term: Arc::clone(&term),
             before,
+            day,
             teller,
             _use: Arc::new(unused.clone().drop_guard()),
         };
@@ -116,13 +141,13 @@ impl Grant {
 impl Lease {
     /// A lease that nobody can take away.
     #[must_use]
-    pub fn forever(before: Before, teller: Teller) -> Self {
+    pub fn forever(before: (Before, Option<DayCalls>), teller: Teller) -> Self {
         Grant::new(Validity::Held, before, teller).1
     }
 
-    /// Tells the next owner how windows are spent from now on. Unless it is true, nobody was told.
-    pub async fn tell(&self, spends: Spends) -> bool {
-        (self.teller.0)(spends).await
+    /// Tells the next owner what holds from now on. Unless it is true, it may not have been told.
+    pub async fn tell(&self, word: Word) -> bool {
+        (self.teller.0)(word).await
     }
 
     /// Whether a call may go out at `now`.
@@ -170,7 +195,7 @@ impl Lease {
 // === impl Teller ===
 
 impl Teller {
-    pub fn new(tell: impl Fn(Spends) -> BoxFuture<'static, bool> + Send + Sync + 'static) -> Self {
+    pub fn new(tell: impl Fn(Word) -> BoxFuture<'static, bool> + Send + Sync + 'static) -> Self {
         Self(Arc::new(tell))
     }
 }

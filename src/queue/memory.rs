@@ -249,10 +249,10 @@ impl MemoryQueue {
     fn teller(&self, account: &AccountName) -> Teller {
         let (broker, connection) = (Arc::clone(&self.broker), self.connection.number);
         let account = account.clone();
-        Teller::new(move |spends| {
+        Teller::new(move |word| {
             let mut state = broker.lock();
             let line = state.lines.get_mut(&account);
-            let told = line.is_some_and(|line| line.told(connection, spends));
+            let told = line.is_some_and(|line| line.told(connection, word));
             Box::pin(std::future::ready(told))
         })
     }

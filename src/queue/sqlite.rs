@@ -49,7 +49,7 @@ use self::view::View;
 use self::writer::Writer;
 use super::{
     Before, DeadLetter, DeadLetters, Delivery, Depth, Fate, IntakeOptions, Lane, Lease, Queue,
-    QueueError, Spends, Tally, Teller,
+    QueueError, Spends, Tally, Teller, Word,
 };
 use crate::clock::{self, Clock};
 use crate::journal::{Entry, Journal};
@@ -159,10 +159,22 @@ impl SqliteQueue {
         .await
     }
 
-    /// What an owner tells stands in the lock file.
+    /// How an owner spends windows stands in the lock file, and the day's calls in the file itself.
     fn teller(&self, account: &AccountName) -> Teller {
-        let (hand, account) = (Arc::clone(&self.shared.hand), account.clone());
-        Teller::new(move |spends| Box::pin(std::future::ready(hand.tell(&account, spends))))
+        let (shared, account) = (Arc::downgrade(&self.shared), account.clone());
+        Teller::new(move |word| {
+            let (shared, account) = (shared.upgrade(), account.clone());
+            Box::pin(async move {
+                match (shared, word) {
+                    (None, _) => false,
+                    (Some(shared), Word::Spends(spends)) => shared.hand.tell(&account, spends),
+                    (Some(shared), Word::Day(day)) => {
+                        let change = Change::KeepDay { account, day };
+                        shared.writer.make(change).await.is_ok()
+                    }
+                }
+            })
+        })
     }
 
     /// Makes the changes of a sweep: all at once, so that they share transactions.
@@ -189,7 +201,12 @@ impl Queue for SqliteQueue {
 
     async fn lease(&self, account: &AccountName) -> Result<Lease, QueueError> {
         match self.shared.mode {
-            Mode::Worker => Ok(Lease::forever(self.shared.before, self.teller(account))),
+            Mode::Worker => {
+                let name = account.clone();
+                let day = self.read(move |store| store.day(&name)).await?;
+                let before = (self.shared.before, day);
+                Ok(Lease::forever(before, self.teller(account)))
+            }
             Mode::Command => Err(self.taken()),
         }
     }

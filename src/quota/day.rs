@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
@@ -12,13 +11,15 @@ use crate::provider::DailyLimit;
 /// Of what the day may use, look-ups leave the last tenth to sends, low sends the last twentieth to
 /// more urgent ones, and normal sends the last fiftieth to high ones.
 const LEAVE: [(u64, Standing); 3] = [
-    (50, Standing::HighOnly),
-    (20, Standing::NoLow),
     (10, Standing::SendsOnly),
+    (20, Standing::NoLow),
+    (50, Standing::HighOnly),
 ];
+/// No day is longer; one in autumn has 25 hours.
+const DAY_MAX: Duration = Duration::from_hours(26);
 
-/// Calls of the account's own day. In memory: after a restart HubSpot's own answers, its headers and
-/// its 429 `DAILY`, take its place until the next midnight.
+/// Calls of the account's own day. An owner takes up what the one before counted ([`Day::resume`]);
+/// what that one had no time to tell, HubSpot's own answers make good, its headers and its 429 `DAILY`.
 #[derive(Debug)]
 pub struct Day {
     limit: Option<u64>,
@@ -29,7 +30,6 @@ pub struct Day {
 
 #[derive(Clone, Copy, Debug)]
 struct Today {
-    date: Date,
     ends: Timestamp,
     /// Of everybody, as far as is known.
     calls: u64,
@@ -73,13 +73,37 @@ impl Day {
         }
     }
 
-    /// Counts one call. Tells how far the day is spent when that changes, and when the day ends.
-    pub fn spend(&mut self, now: Timestamp, zone: &TimeZone) -> Option<(Standing, Timestamp)> {
-        self.limit?;
+    /// Counts one call. Tells what the day has come to with it, and when it ends.
+    pub fn spend(&mut self, now: Timestamp, zone: &TimeZone) -> Vec<(Standing, Timestamp)> {
+        if self.limit.is_none() {
+            return Vec::new();
+        }
         let today = self.today(now, zone);
         today.calls += 1;
         today.ours += 1;
         self.look()
+    }
+
+    /// Takes up what an owner before had counted of the day that ends then.
+    pub fn resume(
+        &mut self,
+        (calls, ends): (u64, Timestamp),
+        now: Timestamp,
+        zone: &TimeZone,
+    ) -> Vec<(Standing, Timestamp)> {
+        if self.limit.is_none() || ends <= now || until(now, ends) > DAY_MAX {
+            return Vec::new();
+        }
+        let today = self.today(now, zone);
+        today.calls = today.calls.max(calls);
+        self.look()
+    }
+
+    /// What the next owner is to take up: the calls of today, and when that ends.
+    #[must_use]
+    pub fn counted(&self, now: Timestamp) -> Option<(u64, Timestamp)> {
+        let today = self.today.filter(|today| now < today.ends)?;
+        Some((today.calls, today.ends))
     }
 
     /// HubSpot told how much of the day is used, by whomever. Just after our midnight it may have
@@ -89,10 +113,9 @@ impl Day {
         limit: DailyLimit,
         now: Timestamp,
         zone: &TimeZone,
-    ) -> Option<(Standing, Timestamp)> {
-        self.limit?;
-        if was_midnight(now, zone) {
-            return None;
+    ) -> Vec<(Standing, Timestamp)> {
+        if self.limit.is_none() || was_midnight(now, zone) {
+            return Vec::new();
         }
         let today = self.today(now, zone);
         today.max = Some(limit.max);
@@ -115,10 +138,8 @@ impl Day {
     }
 
     fn today(&mut self, now: Timestamp, zone: &TimeZone) -> &mut Today {
-        let date = zone.to_datetime(now).date();
-        let today = self.today.filter(|today| today.date == date);
+        let today = self.today.filter(|today| now < today.ends);
         let today = self.today.insert(today.unwrap_or(Today {
-            date,
             ends: now,
             calls: 0,
             ours: 0,
@@ -137,19 +158,23 @@ impl Day {
         Some(self.limit?.min(max).saturating_sub(self.reserve).max(1))
     }
 
-    fn look(&mut self) -> Option<(Standing, Timestamp)> {
-        let usable = self.usable(self.today.as_ref())?;
-        let today = self.today.as_mut()?;
-        let left = usable.saturating_sub(today.calls);
-        let standing = if left == 0 {
-            Standing::Spent
-        } else {
-            let given_way = LEAVE.iter().find(|(part, _)| left <= usable / part);
-            given_way.map_or(Standing::Free, |(_, standing)| *standing)
+    /// Each standing that the day has come to since the last look; HubSpot's word may pass several.
+    fn look(&mut self) -> Vec<(Standing, Timestamp)> {
+        let usable = self.usable(self.today.as_ref());
+        let (Some(usable), Some(today)) = (usable, self.today.as_mut()) else {
+            return Vec::new();
         };
-        let is_news = standing > today.standing;
-        today.standing = standing.max(today.standing);
-        is_news.then_some((standing, today.ends))
+        let left = usable.saturating_sub(today.calls);
+        let given_way = LEAVE.iter().filter(|(part, _)| left <= usable / part);
+        let come_to = given_way
+            .map(|(_, standing)| *standing)
+            .chain((left == 0).then_some(Standing::Spent));
+        let news = come_to.filter(|standing| *standing > today.standing);
+        let news: Vec<_> = news.map(|standing| (standing, today.ends)).collect();
+        today.standing = news
+            .last()
+            .map_or(today.standing, |(standing, _)| *standing);
+        news
     }
 }
 
@@ -206,11 +231,48 @@ mod tests {
         let zone = TimeZone::get("America/New_York").unwrap();
         let now: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap(); // 22:00 the day before, there.
         let mut day = Day::new(Some(2), 0);
-        assert_eq!(day.spend(now, &zone), None);
-        let (standing, end) = day.spend(now, &zone).unwrap();
+        assert_eq!(day.spend(now, &zone), []);
+        let (standing, end) = *day.spend(now, &zone).last().unwrap();
         assert_eq!(standing, Standing::Spent);
         assert_eq!(end.to_string(), "2026-11-22T05:00:00Z");
-        assert_eq!(day.spend(end, &zone), None, "a new day");
+        assert_eq!(day.spend(end, &zone), [], "a new day");
+    }
+
+    #[test]
+    fn what_was_counted_before_the_zone_was_known_counts() {
+        let now: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap();
+        let mut day = Day::new(Some(1_000), 0);
+        day.spend(now, &TimeZone::UTC);
+        // There it is the day before.
+        day.spend(now, &TimeZone::get("America/New_York").unwrap());
+        let ends = "2026-11-22T05:00:00Z".parse().unwrap();
+        assert_eq!(day.counted(now), Some((2, ends)));
+    }
+
+    #[test]
+    fn the_next_owner_goes_on_where_the_one_before_was() {
+        let now: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap();
+        let (zone, mut first) = (TimeZone::UTC, Day::new(Some(10), 0));
+        for _ in 0..8 {
+            first.spend(now, &zone);
+        }
+        let counted = first.counted(now).unwrap();
+        let mut next = Day::new(Some(10), 0);
+        assert_eq!(next.resume(counted, now, &zone), []);
+        assert_eq!(next.resume((5, counted.1), now, &zone), [], "it is older");
+        let ninth = next.spend(now, &zone);
+        assert_eq!(ninth, [(Standing::SendsOnly, counted.1)]);
+        let tomorrow = counted.1;
+        let mut later = Day::new(Some(10), 0);
+        later.resume(counted, tomorrow, &zone);
+        assert_eq!(later.counted(tomorrow), None, "that day is over");
+        later.resume(
+            (9, after(tomorrow, Duration::from_hours(48))),
+            tomorrow,
+            &zone,
+        );
+        assert_eq!(later.counted(tomorrow), None, "no day ends then");
+        assert_eq!(next.counted(tomorrow), None);
     }
 
     #[test]
@@ -219,7 +281,8 @@ mod tests {
         let mut day = Day::new(Some(300), 100);
         let mut news = Vec::new();
         for call in 1..=201 {
-            news.extend((day.spend(now, &TimeZone::UTC)).map(|(standing, _)| (call, standing)));
+            let passed = day.spend(now, &TimeZone::UTC).into_iter();
+            news.extend(passed.map(|(standing, _)| (call, standing)));
         }
         let expected = [
             (180, Standing::SendsOnly),
@@ -239,20 +302,27 @@ mod tests {
             max: 500,
             remaining,
         };
-        assert_eq!(day.heed(told(400), now, &zone), None);
+        assert_eq!(day.heed(told(400), now, &zone), []);
         let used = day.used(now).unwrap();
         assert_eq!(
             (used.calls, used.limit),
             (100, 500),
             "HubSpot's is the lower"
         );
-        let (standing, _) = day.heed(told(0), now, &zone).unwrap();
-        assert_eq!(standing, Standing::Spent);
-        assert_eq!(day.heed(told(0), now, &zone), None, "no news");
+        let news = day.heed(told(0), now, &zone);
+        let passed: Vec<_> = news.iter().map(|(standing, _)| *standing).collect();
+        let all = [
+            Standing::SendsOnly,
+            Standing::NoLow,
+            Standing::HighOnly,
+            Standing::Spent,
+        ];
+        assert_eq!(passed, all);
+        assert_eq!(day.heed(told(0), now, &zone), [], "no news");
         let midnight: Timestamp = "2026-11-23T00:01:00Z".parse().unwrap();
         assert_eq!(
             day.heed(told(0), midnight, &zone),
-            None,
+            [],
             "it may mean yesterday"
         );
         assert_eq!(day.used(midnight).unwrap().calls, 0);

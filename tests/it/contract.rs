@@ -66,7 +66,8 @@ suite! {
         an_unknown_account_is_unroutable
         depths_name_every_queue
         what_is_due_to_be_sent_is_counted
-        a_lease_is_given;
+        a_lease_is_given
+        what_an_owner_tells_the_next_one_knows;
     waiting:
         a_retry_comes_back_by_its_lane_and_not_early
         a_snooze_comes_back_by_the_lane_it_was_received_in

@@ -13,7 +13,7 @@ use postrider::outcome::Disposition;
 use postrider::queue::Parcel;
 use postrider::queue::sqlite::{Mode, SqliteQueue};
 use postrider::queue::{
-    Before, DeadLetters, Fate, Intake, IntakeOptions, Lane, Queue, QueueError, Spends,
+    Before, DeadLetters, Fate, Intake, IntakeOptions, Lane, Queue, QueueError, Spends, Word,
 };
 use postrider::story::Story;
 use rusqlite::Connection;
@@ -227,7 +227,7 @@ async fn a_lease_tells_who_may_have_spent_a_window_before() {
     tokio::time::sleep(Duration::from_mins(2)).await;
     let (queue, rested) = lease().await;
     assert_eq!(rested.before, Before::Nobody);
-    assert!(rested.tell(Spends::AtOnce).await);
+    assert!(rested.tell(Word::Spends(Spends::AtOnce)).await);
     drop(queue);
     tokio::time::sleep(Duration::from_mins(2)).await;
     // Nobody knows when it last sent.
@@ -236,7 +236,7 @@ async fn a_lease_tells_who_may_have_spent_a_window_before() {
     drop(queue);
     let (queue, not_told_otherwise) = lease().await;
     assert_eq!(not_told_otherwise.before, after_a_crash.before);
-    assert!(not_told_otherwise.tell(Spends::Evenly).await);
+    assert!(not_told_otherwise.tell(Word::Spends(Spends::Evenly)).await);
     drop(queue);
     let (_queue, told) = lease().await;
     assert_eq!(told.before, a_moment_ago);

@@ -5,8 +5,8 @@
 //! heartbeats. A frozen owner does not notice by itself: so its lease ends two heartbeats after the
 //! last question that the broker answered, and it sends nothing past that.
 //!
-//! The token says how its owner spends windows (`token`): where that changes, another token takes
-//! its place.
+//! The token says what its owner tells the next one (`token`): where that changes, another token
+//! takes its place.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use super::fleet::{Fleet, Holding};
 use super::link::{Connections, HEARTBEAT};
 use super::open_channel::OpenChannel;
-use super::token::Token;
+use super::token::{Note, Token};
 use super::{Shared, channel};
 use crate::message::AccountName;
-use crate::queue::{Before, Grant, Lease, QueueError, Spends, Teller, Validity};
+use crate::queue::{Before, Grant, Lease, QueueError, Teller, Validity, Word};
 
 /// How often the broker is asked, which renews the lease.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -70,15 +70,15 @@ struct Owner {
     consumer: Consumer,
     queue: String,
     token: Delivery,
-    /// What its note says, or will say in a moment.
-    spends: Spends,
+    /// What it says, or will say in a moment.
+    note: Note,
     told: mpsc::Receiver<Told>,
     holding: Holding,
 }
 
 /// What the next owner is to know, and where to say that it can.
 struct Told {
-    spends: Spends,
+    word: Word,
     done: oneshot::Sender<()>,
 }
 
@@ -133,7 +133,7 @@ impl Candidate {
         // With a consumer there is a token too, in its hand. Two workers that start in one moment
         // may make two: whoever gets both keeps one.
         let made = if found.message_count() == 0 && found.consumer_count() == 0 {
-            let token = Token::new(Spends::Evenly);
+            let token = Token::new(Note::default());
             token.publish(&connections, &queue).await?;
             Some(token)
         } else {
@@ -190,15 +190,15 @@ impl Handed {
         let asked_at = Instant::now();
         let place = candidate.connections.place();
         channel::look_at(&candidate.channel, place, &candidate.queue).await?;
-        let spends = Token::note(&token);
+        let note = Token::note(&token);
         let before = if fresh {
             Before::Nobody
         } else {
-            Before::Somebody(spends)
+            Before::Somebody(note.spends)
         };
         let (teller, told) = teller();
         let validity = Validity::Until(asked_at + VALID_FOR);
-        let (grant, lease) = Grant::new(validity, before, teller);
+        let (grant, lease) = Grant::new(validity, (before, note.day), teller);
         let holding = fleet.holding(Arc::new(grant), passes).await;
         let owner = holding.map(|holding| Owner {
             connections: candidate.connections,
@@ -206,7 +206,7 @@ impl Handed {
             consumer: candidate.consumer,
             queue: candidate.queue,
             token,
-            spends,
+            note,
             told,
             holding,
         });
@@ -237,8 +237,9 @@ impl Owner {
         let mut ask_now = interval(ASK_EVERY);
         ask_now.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut token_made_at = Instant::now();
-        // What waits until its token is the only one.
-        let mut telling: Option<(Token, oneshot::Sender<()>)> = None;
+        // What was told waits until its token is the only one.
+        let mut newest: Option<Token> = None;
+        let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
         loop {
             tokio::select! {
                 biased;
@@ -250,17 +251,21 @@ impl Owner {
                     // the old one is taken away.
                     let old = std::mem::replace(&mut self.token, token);
                     channel::ack(&old.acker).await?;
-                    if let Some((_, done)) = telling.take_if(|(new, _)| new.is(&self.token)) {
+                    if newest.take_if(|newest| newest.is(&self.token)).is_some() {
                         // Answered behind the acknowledgement: the old token is gone.
                         channel::look_at(&self.channel, connections.place(), &self.queue).await?;
-                        if done.send(()).is_err() {
-                            tracing::debug!("nobody waits for the new token any more");
+                        for done in waiting.drain(..) {
+                            if done.send(()).is_err() {
+                                tracing::debug!("nobody waits for the new token any more");
+                            }
                         }
                     }
                 }
-                Some(Told { spends, done }) = self.told.recv() => {
-                    self.spends = spends;
-                    telling = Some((self.replace_token(), done));
+                Some(Told { word, done }) = self.told.recv() => {
+                    self.note.add(word);
+                    newest = Some(self.replace_token());
+                    waiting.retain(|done| !done.is_closed());
+                    waiting.push(done);
                     token_made_at = Instant::now();
                 }
                 _ = ask_now.tick() => {
@@ -281,7 +286,7 @@ impl Owner {
     /// lease must be renewed meanwhile. One that fails is made up for by the next, long before the
     /// broker loses patience.
     fn replace_token(&self) -> Token {
-        let token = Token::new(self.spends);
+        let token = Token::new(self.note);
         let (connections, queue) = (Arc::clone(&self.connections), self.queue.clone());
         tokio::spawn(async move {
             if let Err(error) = token.publish(&connections, &queue).await {
@@ -295,12 +300,12 @@ impl Owner {
 /// What the holder tells goes to the owner's task, which has a new token made.
 fn teller() -> (Teller, mpsc::Receiver<Told>) {
     let (tell, told) = mpsc::channel(1);
-    let teller = Teller::new(move |spends| {
+    let teller = Teller::new(move |word| {
         let tell = tell.clone();
         Box::pin(async move {
             let (done, is_done) = oneshot::channel();
             let told = async {
-                tell.send(Told { spends, done }).await.ok()?;
+                tell.send(Told { word, done }).await.ok()?;
                 is_done.await.ok()
             };
             matches!(timeout(TELL_TIMEOUT, told).await, Ok(Some(())))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::{Before, Grant, Lease, Spends, Teller, Validity};
+use super::super::{Before, DayCalls, Grant, Lease, Spends, Teller, Validity, Word};
 
 /// The line before one account.
 #[derive(Debug, Default)]
@@ -10,8 +10,9 @@ pub(super) struct Line {
     owner: Option<Owner>,
     /// Terms of ownership so far.
     terms: u64,
-    /// What the last owner told of itself.
-    told: Option<Spends>,
+    /// What the last owners told.
+    spends: Spends,
+    day: Option<DayCalls>,
 }
 
 #[derive(Debug)]
@@ -33,9 +34,9 @@ impl Line {
         let before = if self.terms == 0 {
             Before::Nobody
         } else {
-            Before::Somebody(self.told.unwrap_or(Spends::Evenly))
+            Before::Somebody(self.spends)
         };
-        let (grant, lease) = Grant::new(Validity::Held, before, teller);
+        let (grant, lease) = Grant::new(Validity::Held, (before, self.day), teller);
         let grant = Arc::new(grant);
         self.terms += 1;
         self.owner = Some(Owner {
@@ -46,10 +47,12 @@ impl Line {
     }
 
     /// What its owner tells; whether it is the owner still.
-    pub(super) fn told(&mut self, connection: u64, spends: Spends) -> bool {
+    pub(super) fn told(&mut self, connection: u64, word: Word) -> bool {
         let is_owner = self.is_of(connection);
-        if is_owner {
-            self.told = Some(spends);
+        match word {
+            _ if !is_owner => {}
+            Word::Spends(spends) => self.spends = spends,
+            Word::Day(day) => self.day = Some(day),
         }
         is_owner
     }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::super::{Before, Spends};
+use super::super::{Before, Spends, Word};
 use super::*;
 use crate::message::Priority;
 use crate::story::Story;
@@ -79,10 +79,13 @@ async fn a_lost_lease_is_told_and_the_next_one_is_not_fresh() {
     let (queue, _intake) = queue_with(&[]).await;
     let lease = queue.lease(&AccountName::default()).await.unwrap();
     assert!(lease.before == Before::Nobody && lease.holds(tokio::time::Instant::now()));
-    assert!(lease.tell(Spends::AtOnce).await);
+    assert!(lease.tell(Word::Spends(Spends::AtOnce)).await);
     queue.lose_connection();
     lease.lost().await;
-    assert!(!lease.tell(Spends::Evenly).await, "it is no owner");
+    assert!(
+        !lease.tell(Word::Spends(Spends::Evenly)).await,
+        "it is no owner"
+    );
     let lease = queue.lease(&AccountName::default()).await.unwrap();
     assert_eq!(lease.before, Before::Somebody(Spends::AtOnce));
     assert!(lease.holds(tokio::time::Instant::now()));

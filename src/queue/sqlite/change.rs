@@ -7,7 +7,7 @@ use super::super::{Lane, QueueError};
 use super::store::rank;
 use crate::message::{AccountName, Priority};
 use crate::outcome::Disposition;
-use crate::queue::Parcel;
+use crate::queue::{DayCalls, Parcel};
 use crate::story::Story;
 
 /// As much as the longest stories take: an attempt has some hundred bytes, and twenty are kept.
@@ -28,6 +28,11 @@ pub(super) enum Change {
     Discard {
         letter: i64,
     },
+    /// What the next owner is to know of the account's day.
+    KeepDay {
+        account: AccountName,
+        day: DayCalls,
+    },
     /// Shows that there is room for [`ROOM_BYTES`] again.
     Probe,
     /// The worker ends in order.
@@ -45,6 +50,7 @@ impl Change {
             Self::Publish(_)
             | Self::Replay { .. }
             | Self::Discard { .. }
+            | Self::KeepDay { .. }
             | Self::Probe
             | Self::Close => None,
         }
@@ -58,7 +64,7 @@ impl Change {
                 disposition,
                 Disposition::Complete | Disposition::DeadLetter { .. }
             ),
-            Self::Discard { .. } | Self::Probe | Self::Close => false,
+            Self::Discard { .. } | Self::KeepDay { .. } | Self::Probe | Self::Close => false,
         }
     }
 
@@ -72,6 +78,7 @@ impl Change {
             } => settle(transaction, *number, disposition, now),
             Self::Replay { letter, parcel } => replay(transaction, *letter, parcel, now),
             Self::Discard { letter } => discard(transaction, *letter),
+            Self::KeepDay { account, day } => keep_day(transaction, account, *day),
             Self::Probe => mark(
                 transaction,
                 "UPDATE worker SET room = zeroblob(?1)",
@@ -251,6 +258,13 @@ fn bury(transaction: &Transaction<'_>, number: i64, story: &Story, now: Timestam
 fn remove(transaction: &Transaction<'_>, number: i64) -> Made {
     let sql = "DELETE FROM message WHERE number = ?1";
     Ok(one(transaction.prepare_cached(sql)?.execute([number])?))
+}
+
+fn keep_day(transaction: &Transaction<'_>, account: &AccountName, day: DayCalls) -> Made {
+    let calls = i64::try_from(day.calls).unwrap_or(i64::MAX);
+    let row = params![account.as_str(), day.ends.as_second(), calls];
+    let sql = "INSERT OR REPLACE INTO day (account, ends, calls) VALUES (?1, ?2, ?3)";
+    Ok(one(transaction.prepare_cached(sql)?.execute(row)?))
 }
 
 fn mark(transaction: &Transaction<'_>, sql: &str, value: i64) -> Made {

@@ -91,6 +91,16 @@ CREATE TABLE worker (
 INSERT INTO worker (only, closed_at) VALUES (1, 0);
 ";
 
+/// What an owner tells the next one of an account's day, in seconds of Unix time. A worker makes it
+/// where it is not there: a file of an earlier version has none, and goes on as it is.
+pub(super) const DAY_TABLE: &str = "
+CREATE TABLE IF NOT EXISTS day (
+    account TEXT PRIMARY KEY,
+    ends INTEGER NOT NULL,
+    calls INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
 /// `id` is empty for a gap, which may belong to any. `at` is in milliseconds of Unix time; `line` is
 /// the record as JSON.
 const TRACE_TABLES: &str = "

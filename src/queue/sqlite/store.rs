@@ -9,11 +9,11 @@ use std::path::Path;
 use bytes::Bytes;
 use jiff::Timestamp;
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, ErrorCode, Row, Rows, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Rows, TransactionBehavior, params};
 
-use super::super::{DeadLetter, Depth, Lane, QueueError, Standing};
+use super::super::{DayCalls, DeadLetter, Depth, Lane, QueueError, Standing};
 use super::change::{self, Change};
-use super::schema;
+use super::schema::{self, DAY_TABLE};
 use crate::message::{AccountName, Priority, SendRequest};
 use crate::story::Story;
 
@@ -115,7 +115,22 @@ impl Store {
             (self.connection).query_row("SELECT closed_at FROM worker", [], |row| row.get(0))?;
         self.connection
             .execute("UPDATE worker SET closed_at = NULL", [])?;
+        self.connection.execute_batch(DAY_TABLE)?;
         Ok(closed_at.map(of_millis))
+    }
+
+    /// What the owners before told of an account's day.
+    pub(super) fn day(&self, account: &AccountName) -> rusqlite::Result<Option<DayCalls>> {
+        let sql = "SELECT ends, calls FROM day WHERE account = ?1";
+        let row = self.connection.query_row(sql, [account.as_str()], |row| {
+            Ok((row.get(0)?, row.get::<_, i64>(1)?))
+        });
+        Ok(row.optional()?.and_then(|(ends, calls)| {
+            Some(DayCalls {
+                calls: u64::try_from(calls).ok()?,
+                ends: Timestamp::from_second(ends).ok()?,
+            })
+        }))
     }
 
     /// The number of the newest message that there was.

@@ -8,7 +8,7 @@ use postrider::clock::{self, Clock};
 use postrider::message::{AccountName, Priority};
 use postrider::outcome::Disposition;
 use postrider::queue::amqp::{AmqpOptions, AmqpQueue};
-use postrider::queue::{Before, Intake, Queue, QueueError, Spends};
+use postrider::queue::{Before, Intake, Queue, QueueError, Spends, Word};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
@@ -164,9 +164,9 @@ async fn the_lease_goes_to_the_next_worker_when_the_owner_is_cut_off(version: Ve
     .expect("the lease was not renewed");
     assert!(!standing_by.is_finished(), "two owners");
 
-    assert!(held.tell(Spends::AtOnce).await);
-    assert!(held.tell(Spends::Evenly).await);
-    assert!(held.tell(Spends::AtOnce).await);
+    assert!(held.tell(Word::Spends(Spends::AtOnce)).await);
+    assert!(held.tell(Word::Spends(Spends::Evenly)).await);
+    assert!(held.tell(Word::Spends(Spends::AtOnce)).await);
     wire.cut();
     let next = timeout(PATIENCE, standing_by)
         .await
@@ -177,7 +177,10 @@ async fn the_lease_goes_to_the_next_worker_when_the_owner_is_cut_off(version: Ve
         .await
         .expect("the old owner does not know");
     assert!(next.holds(Instant::now()));
-    assert!(!held.tell(Spends::Evenly).await, "it is no owner");
+    assert!(
+        !held.tell(Word::Spends(Spends::Evenly)).await,
+        "it is no owner"
+    );
     assert_eq!(next.before, Before::Somebody(Spends::AtOnce));
 
     // Let go of, it is free again.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use postrider::message::{AccountName, Priority};
 use postrider::outcome::Disposition;
 use postrider::queue::Parcel;
-use postrider::queue::{IntakeOptions, Lane, Queue, QueueError};
+use postrider::queue::{Before, DayCalls, IntakeOptions, Lane, Queue, QueueError, Spends, Word};
 
 use super::Backend;
 use super::steps::{
@@ -167,6 +167,38 @@ pub async fn a_lease_is_given<B: Backend>(backend: B) {
     let account = AccountName::default();
     let lease = tokio::time::timeout(DEADLINE, backend.queue().lease(&account)).await;
     assert!(lease.unwrap().unwrap().holds(tokio::time::Instant::now()));
+}
+
+pub async fn what_an_owner_tells_the_next_one_knows<B: Backend>(mut backend: B) {
+    let account = AccountName::default();
+    let lease = async |backend: &B| {
+        let lease = tokio::time::timeout(DEADLINE, backend.queue().lease(&account)).await;
+        lease.unwrap().unwrap()
+    };
+    let day = |calls| DayCalls {
+        calls,
+        ends: "2026-12-02T05:00:00Z".parse().unwrap(),
+    };
+    let first = lease(&backend).await;
+    assert_eq!(first.day, None);
+    for word in [
+        Word::Day(day(1)),
+        Word::Spends(Spends::AtOnce),
+        Word::Day(day(500_001)),
+    ] {
+        assert!(first.tell(word).await, "{word:?}");
+    }
+    drop(first);
+    let second = lease(&backend).await;
+    assert_eq!(second.day, Some(day(500_001)));
+    let other = self::account("second");
+    let other = backend.queue().lease(&other).await.unwrap();
+    assert_eq!(other.day, None, "of another account nothing was told");
+    backend.lose_connection().await;
+    drop(second);
+    let third = lease(&backend).await;
+    assert_eq!(third.day, Some(day(500_001)));
+    assert_eq!(third.before, Before::Somebody(Spends::AtOnce));
 }
 
 pub async fn what_is_due_to_be_sent_is_counted<B: Backend>(backend: B) {

@@ -11,7 +11,7 @@ use postrider::queue::Parcel;
 use postrider::queue::memory::{MemoryIntake, MemoryQueue};
 use postrider::queue::{
     Announcement, Before, Delivery, Depth, IntakeOptions, Lane, Lease, Queue, QueueError, Spends,
-    Teller,
+    Teller, Word,
 };
 
 #[derive(Clone)]
@@ -66,11 +66,14 @@ impl Queue for Overheard {
     async fn lease(&self, account: &AccountName) -> Result<Lease, QueueError> {
         if self.is_deaf.load(Ordering::Relaxed) {
             let this = self.clone();
-            let teller = Teller::new(move |spends| {
-                this.hear(Heard::Spends(spends));
-                Box::pin(std::future::ready(spends == Spends::Evenly))
+            let teller = Teller::new(move |word| {
+                if let Word::Spends(spends) = word {
+                    this.hear(Heard::Spends(spends));
+                }
+                let is_told = word == Word::Spends(Spends::Evenly);
+                Box::pin(std::future::ready(is_told))
             });
-            return Ok(Lease::forever(Before::Nobody, teller));
+            return Ok(Lease::forever((Before::Nobody, None), teller));
         }
         self.queue.lease(account).await
     }

@@ -8,7 +8,7 @@ use postrider::clock;
 use postrider::config::{QuotaConfig, WindowConfig};
 use postrider::dispatch::Settings;
 use postrider::message::Priority;
-use postrider::outcome::DeadReason;
+use postrider::outcome::{DeadReason, PauseReason};
 use postrider::provider::DailyLimit;
 use postrider::queue::{Parcel, Queue, Spends};
 
@@ -177,7 +177,42 @@ async fn where_hubspot_tells_of_a_day_that_ends_all_give_way_that_should() {
         .map(|pause| format!("{:?}", pause.covers))
         .collect();
     held.sort();
-    assert_eq!(held, ["Below(High)", "Results"]);
+    assert_eq!(held, ["Below(High)", "Below(Normal)", "Results"]);
+    world.end().await;
+}
+
+/// Two calls of each worker are its probe's.
+#[tokio::test(start_paused = true)]
+async fn a_day_goes_on_with_the_next_worker() {
+    let of_a_day = || Settings {
+        results: 0.0,
+        ..of_a_day(300)
+    };
+    let mut world = start(Scripted::new(|id, _, _| accepted(id)), of_a_day(), 0).await;
+    let publish = async |world: &World, name: &str| {
+        for n in 0..100 {
+            let high = Parcel {
+                priority: Priority::High,
+                ..parcel(&format!("{name}-{n}"), "")
+            };
+            world.queue.publish(high).await.unwrap();
+        }
+    };
+    publish(&world, "first").await;
+    world.drained(HOUR).await;
+    world = world.stopped_and_started(of_a_day()).await;
+    publish(&world, "second").await;
+    world.drained(HOUR).await;
+    tokio::time::sleep(MINUTE).await;
+    world = world.killed_and_started(of_a_day());
+    publish(&world, "third").await;
+    tokio::time::sleep(HOUR).await;
+    let used = world.account.day_used(world.clock.now()).unwrap();
+    assert_eq!((used.calls, used.limit), (300, 300));
+    assert_eq!(world.hubspot.calls().len(), 300 - 3 * 2);
+    let reason = world.account.pauses.list().pop().unwrap().reason;
+    assert_eq!(reason, PauseReason::Daily);
+    world.drained(24 * HOUR).await;
     world.end().await;
 }
 

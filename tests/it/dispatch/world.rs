@@ -176,34 +176,10 @@ pub(super) async fn start(hubspot: Scripted, settings: Settings, requests: usize
     let name = AccountName::default();
     let queue = MemoryQueue::new(clock, "postrider", [name.clone()]);
     let overheard = Overheard::new(queue.clone());
-    let hubspot = Arc::new(hubspot);
-    let metrics = Metrics::new();
-    let dispatcher = Arc::new(Dispatcher::new(Parts {
-        account: name,
-        settings,
-        queue: overheard.clone(),
-        provider: Shared(Arc::clone(&hubspot)),
-        clock,
-        retry: RetryPolicy::new(RetryConfig::default()),
-        metrics: metrics.clone(),
-        seed: 7,
-    }));
-    let account = dispatcher.account();
-    let stop = CancellationToken::new();
     for n in 0..requests {
         queue.publish(parcel(&format!("m-{n}"), "")).await.unwrap();
     }
-    let running = tokio::spawn(dispatcher.run(stop.clone()));
-    World {
-        queue,
-        overheard,
-        hubspot,
-        metrics,
-        account,
-        stop,
-        running,
-        clock,
-    }
+    World::over(queue, overheard, Arc::new(hubspot), clock, settings)
 }
 
 pub(super) fn parcel(id: &str, dispatch: &str) -> Parcel {
@@ -220,6 +196,65 @@ pub(super) fn parcel(id: &str, dispatch: &str) -> Parcel {
 }
 
 impl World {
+    /// A worker that has just started.
+    fn over(
+        queue: MemoryQueue,
+        overheard: Overheard,
+        hubspot: Arc<Scripted>,
+        clock: Clock,
+        settings: Settings,
+    ) -> Self {
+        let metrics = Metrics::new();
+        let dispatcher = Arc::new(Dispatcher::new(Parts {
+            account: AccountName::default(),
+            settings,
+            queue: overheard.clone(),
+            provider: Shared(Arc::clone(&hubspot)),
+            clock,
+            retry: RetryPolicy::new(RetryConfig::default()),
+            metrics: metrics.clone(),
+            seed: 7,
+        }));
+        let (account, stop) = (dispatcher.account(), CancellationToken::new());
+        let running = tokio::spawn(dispatcher.run(stop.clone()));
+        Self {
+            queue,
+            overheard,
+            hubspot,
+            metrics,
+            account,
+            stop,
+            running,
+            clock,
+        }
+    }
+
+    /// Another worker in place of this one, which ends in order.
+    pub(super) async fn stopped_and_started(self, settings: Settings) -> Self {
+        self.stop.cancel();
+        self.running.await.unwrap().unwrap();
+        Self::over(
+            self.queue,
+            self.overheard,
+            self.hubspot,
+            self.clock,
+            settings,
+        )
+    }
+
+    /// Another worker in place of this one, which dies.
+    pub(super) fn killed_and_started(self, settings: Settings) -> Self {
+        self.running.abort();
+        self.queue.lose_connection();
+        Self::over(
+            self.queue,
+            self.overheard,
+            self.hubspot,
+            self.clock,
+            settings,
+        )
+    }
+
     /// Lets time pass until nothing stands anywhere but among the dead, at most `limit`.
     pub(super) async fn drained(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
