@@ -232,7 +232,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         delivery: Delivery,
         disposition: Disposition,
         id: &str,
-        called: Option<Called>,
+        called: Option<Box<Called>>,
     ) {
         let account = self.account.name.clone();
         let lane = delivery.lane.as_str();
@@ -280,7 +280,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         Context {
             now,
             key,
-            account: self.account.name.to_string(),
+            account: self.account.name.clone(),
             email_id,
             held_until: self.account.pauses.held_until(lane, now),
             last_accepted: *self.last_accepted(),
@@ -291,15 +291,16 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         }
     }
 
-    /// What is announced of a request that is no dead letter.
+    /// What is announced of a request that is no dead letter, where anybody may listen.
     fn news(
         &self,
         kind: Kind,
         context: &Context,
         (priority, generation): (Priority, u32),
-        words: Words,
-    ) -> Announcement {
-        Announcement {
+        words: &Words,
+    ) -> Option<Announcement> {
+        let is_heard = self.queue.hears(kind, &self.account.name);
+        is_heard.then(|| Announcement {
             kind,
             id: context.key.clone(),
             generation,
@@ -308,8 +309,8 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             email_id: context.email_id,
             reason: None,
             at: context.now,
-            words,
-        }
+            words: words.clone(),
+        })
     }
 
     /// What the journal keeps of a delivery for which no call was made.

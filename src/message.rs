@@ -6,6 +6,7 @@
 mod body;
 
 use std::fmt;
+use std::sync::Arc;
 
 use email_address::{EmailAddress, Options};
 use jiff::Timestamp;
@@ -372,10 +373,11 @@ impl fmt::Debug for Recipient {
     }
 }
 
-/// An account's name in the configuration, in queue names and in labels.
+/// An account's name in the configuration, in queue names and in labels. Shared: whatever is done
+/// names it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct AccountName(String);
+pub struct AccountName(Arc<str>);
 
 impl AccountName {
     /// # Errors
@@ -387,7 +389,7 @@ impl AccountName {
             .chars()
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-');
         if first && rest && name.len() <= ACCOUNT_BYTES_MAX {
-            Ok(Self(name))
+            Ok(Self(name.into()))
         } else {
             Err(Malformed::new(
                 format!("`{}` is no account name", hint::shown(&name)),
@@ -417,7 +419,7 @@ impl TryFrom<String> for AccountName {
 
 impl From<AccountName> for String {
     fn from(name: AccountName) -> Self {
-        name.0
+        name.0.as_ref().to_owned()
     }
 }
 

@@ -22,11 +22,6 @@ pub trait Provider: Send + Sync + 'static {
     /// Asks whether the account works, without sending mail.
     fn probe(&self) -> impl Future<Output = Probe> + Send;
 
-    /// The longest that a connection took to stand so far; `None` where nobody measures it.
-    fn connect_time(&self) -> Option<Duration> {
-        None
-    }
-
     /// The rate limits that the answers since the last time told.
     fn rate_limits(&self) -> RateLimits {
         RateLimits::default()

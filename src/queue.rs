@@ -52,8 +52,8 @@ pub struct Delivery {
     pub priority: Priority,
     pub lane: Lane,
     /// Empty for a message that no worker has settled before. `published_at` is filled in from
-    /// what the queue knows.
-    pub story: Story,
+    /// what the queue knows. Boxed, since a delivery is handed on from step to step.
+    pub story: Box<Story>,
     /// It was handed out before, and may have been worked on.
     pub redelivered: bool,
     /// The backend's own handle.
@@ -138,6 +138,11 @@ pub trait Queue: Clone + Send + Sync + 'static {
         account: &AccountName,
         most: u64,
     ) -> impl Future<Output = Result<u64, QueueError>> + Send;
+
+    /// Whether anybody may listen for such outcomes: what nobody hears need not be said.
+    fn hears(&self, _kind: Kind, _account: &AccountName) -> bool {
+        false
+    }
 
     /// Tells an outcome to whoever listens, where the backend has such a place. It never fails and
     /// never waits: what cannot be told now is not told.

@@ -10,7 +10,7 @@
 //! no sooner than it leaves and no later than its answer is heard. So a call counts while it is in
 //! flight, and then for a window from its answer on; but where the answer takes its time, from
 //! [`spread`] after it left. That is what two calls may arrive closer together than they left. Where
-//! a call may have had to connect first, the longest that a connection took so far comes on top.
+//! a call may have had to connect first, nobody knows how long that took, and its answer it is.
 //! Where HubSpot refuses a call that fitted, the spread is widened for a while. Where its headers
 //! tell that more of the window is used than we have, others call too, and theirs is left to them.
 //!
@@ -40,8 +40,6 @@ use crate::provider::{PROBE_CALLS, RollingLimit};
 /// The most that two calls are taken to arrive closer together than they left, before HubSpot has
 /// taught otherwise.
 const SPREAD_MAX: Duration = Duration::from_millis(75);
-/// What a new connection is taken to need, where nobody measures that.
-const CONNECT_MAX: Duration = SPREAD_MAX;
 /// How many tokens are in hand at most: one of a lane, and those of a probe.
 const IN_HAND_MAX: u32 = 1 + PROBE_CALLS;
 
@@ -88,8 +86,8 @@ pub struct Token(());
 pub struct Flight {
     limiter: Arc<RateLimiter>,
     left: Instant,
-    /// There may have been no connection for it yet: how long it may have waited for one.
-    connects: Option<Duration>,
+    /// There may have been no connection for it yet.
+    connects: bool,
 }
 
 /// A window as it is told to an operator.
@@ -145,9 +143,7 @@ impl RateLimiter {
         Flight {
             limiter: Arc::clone(self),
             left: now,
-            connects: window
-                .is_some_and(|window| window.leaves(now))
-                .then_some(CONNECT_MAX),
+            connects: window.is_some_and(|window| window.leaves(now)),
         }
     }
 
@@ -227,11 +223,6 @@ impl Flight {
     /// It leaves only now: there was something to do before.
     pub fn leaves(&mut self) {
         self.left = Instant::now();
-    }
-
-    /// No connection took longer than `most` to stand, of those that it may have waited for.
-    pub fn connected_within(&mut self, most: Duration) {
-        self.connects = self.connects.map(|_| most);
     }
 }
 

@@ -17,6 +17,7 @@ use jiff::Timestamp;
 
 use crate::clock::{after, until};
 use crate::config::RetryConfig;
+use crate::message::AccountName;
 use crate::outcome::{
     DeadReason, Disposition, Failure, FailureClass, LookUp, Outcome, Scope, Words,
 };
@@ -62,7 +63,7 @@ pub struct Context {
     pub now: Timestamp,
     /// Names the request in a death: its id.
     pub key: String,
-    pub account: String,
+    pub account: AccountName,
     pub email_id: Option<i64>,
     /// Until when a message waits whose account or provider is held back.
     pub held_until: Timestamp,
@@ -346,7 +347,7 @@ pub fn death(
         problem,
         hint,
         email_id: context.email_id,
-        account: Some(context.account.clone()),
+        account: Some(context.account.to_string()),
         words,
     }
 }

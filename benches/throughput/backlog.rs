@@ -1,10 +1,12 @@
 //! Fills a queue, over Postrider's own durable publish.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use jiff::Timestamp;
 use postrider::clock::Clock;
 use postrider::message::{AccountName, Priority};
 use postrider::queue::Parcel;
@@ -14,7 +16,7 @@ use postrider::queue::sqlite::{Mode, SqliteQueue};
 use postrider::story::Story;
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
-use tokio::time::Instant;
+use tokio::time::{Instant, interval};
 
 use crate::broker::Broker;
 
@@ -109,6 +111,51 @@ impl<'a> Backlog<'a> {
             Kind::Sqlite { queue, .. } => self.publish(queue, requests).await,
         }
         began.elapsed()
+    }
+
+    /// Publishes so many requests, one in each `every`, and tells when it began with each.
+    pub async fn trickle(&self, requests: u64, every: Duration) -> HashMap<String, Timestamp> {
+        let first = self.published.fetch_add(requests, Ordering::Relaxed);
+        let (mut pace, mut began) = (interval(every), HashMap::new());
+        for number in first..first + requests {
+            pace.tick().await;
+            let parcel = parcel(&self.url, number);
+            began.insert(parcel.message_id.clone().unwrap(), Clock::system().now());
+            match &self.queue {
+                Kind::Amqp(queue) => queue.publish(parcel).await.unwrap(),
+                Kind::Sqlite { queue, .. } => queue.publish(parcel).await.unwrap(),
+            }
+        }
+        began
+    }
+
+    /// Publishes so many requests that nobody can read: a worker makes dead letters of them.
+    pub async fn fill_unreadable(&self, requests: u64) {
+        let unreadable = |number: u64| Parcel {
+            body: "no request".into(),
+            message_id: Some(format!("letter-{number}")),
+            ..parcel(&self.url, number)
+        };
+        let queue = match &self.queue {
+            Kind::Amqp(queue) => queue,
+            Kind::Sqlite { .. } => return,
+        };
+        stream::iter(0..requests)
+            .for_each_concurrent(PUBLISHING, async |number| {
+                queue.publish(unreadable(number)).await.unwrap();
+            })
+            .await;
+    }
+
+    /// How many dead letters stand.
+    pub async fn dead(&self) -> u64 {
+        let depths = match &self.queue {
+            Kind::Amqp(queue) => queue.depths().await,
+            Kind::Sqlite { queue, .. } => queue.depths().await,
+        };
+        let depths = depths.unwrap().into_iter();
+        let dead = depths.filter(|depth| depth.queue.ends_with("dead"));
+        dead.map(|depth| depth.messages).sum()
     }
 
     async fn publish(&self, queue: &impl Queue, requests: u64) {

@@ -1,7 +1,8 @@
-//! Sends a second without a limit, beside a bare loop, and memory with a long backlog.
+//! The whole system, beside a bare loop: sends a second without a limit, processor time, memory, the
+//! time from a publish to its call, replay, and how long the program takes to start.
 //!
-//! `cargo bench --bench throughput` prints the rates over RabbitMQ and the embedded queue;
-//! `-- --million` also fills each with a million requests (some minutes). Broker, sandbox and
+//! `cargo bench --bench throughput` prints it all over RabbitMQ and the embedded queue; `--
+//! --million` also fills each with a million requests (some minutes). Broker, sandbox and
 //! worker share the machine, so only what is measured in the same minute can be compared: the
 //! rounds are interleaved, and the ratio is the median of the rounds' own ratios.
 //!
@@ -20,7 +21,9 @@ mod bare;
 #[path = "../../tests/it/support/broker.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
 mod broker;
+mod latency;
 mod program;
+mod replay;
 mod report;
 mod run;
 
@@ -37,6 +40,7 @@ const SHORT_BACKLOG: u64 = 10_000;
 const LONG_BACKLOG: u64 = 1_000_000;
 
 #[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "switches of a command line")]
 struct Args {
     /// Requests of each round
     #[arg(long, default_value_t = REQUESTS)]
@@ -50,6 +54,15 @@ struct Args {
     /// Leave the embedded queue out
     #[arg(long)]
     no_sqlite: bool,
+    /// Rates alone
+    #[arg(long)]
+    only_rates: bool,
+    /// For how long requests trickle in, ten a second
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    trickle: u64,
+    /// Dead letters to replay
+    #[arg(long, default_value_t = 100_000)]
+    letters: u64,
     /// Given by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
@@ -63,6 +76,9 @@ enum Part {
     /// The bare loop
     #[command(hide = true)]
     Bare(bare::Args),
+    /// Its replay
+    #[command(hide = true)]
+    BareReplay(replay::Args),
 }
 
 fn main() {
@@ -74,6 +90,7 @@ fn main() {
         .unwrap();
     match args.part {
         Some(Part::Bare(bare)) => runtime.block_on(bare::run(bare)),
+        Some(Part::BareReplay(replay)) => runtime.block_on(replay::bare(replay)),
         None => runtime.block_on(measure(&args)),
     }
 }
@@ -82,25 +99,51 @@ async fn measure(args: &Args) {
     let sandbox = Sandbox::start().await;
     let broker = broker::Broker::start().await;
     let rabbitmq = Rig::new(&sandbox, Backlog::amqp(&broker).await);
-    rates(
-        "RabbitMQ, a quorum queue",
+    let all = [Contestant::Bare, Contestant::Worker, Contestant::Untraced];
+    rates("RabbitMQ, a quorum queue", &rabbitmq, &all, args).await;
+    let sqlite = if args.no_sqlite {
+        None
+    } else {
+        Some(Rig::new(&sandbox, Backlog::sqlite().await))
+    };
+    if let Some(sqlite) = &sqlite {
+        let workers = [Contestant::Worker, Contestant::Untraced];
+        rates("SQLite", sqlite, &workers, args).await;
+    }
+    if args.only_rates {
+        return;
+    }
+    trickle(
+        "RabbitMQ",
         &rabbitmq,
-        &[Contestant::Bare, Contestant::Worker, Contestant::Untraced],
+        &[Contestant::Bare, Contestant::Worker],
         args,
     )
     .await;
-    if !args.no_sqlite {
-        let sqlite = Rig::new(&sandbox, Backlog::sqlite().await);
-        rates(
-            "SQLite",
-            &sqlite,
-            &[Contestant::Worker, Contestant::Untraced],
-            args,
-        )
-        .await;
-        memory("SQLite", &sqlite, args).await;
+    if let Some(sqlite) = &sqlite {
+        trickle("SQLite", sqlite, &[Contestant::Worker], args).await;
+    }
+    let (bare, command) = replay::replay(&rabbitmq, args.letters).await;
+    report::replay(args.letters, bare, command);
+    report::start(program::times_to_start());
+    if let Some(sqlite) = &sqlite {
+        memory("SQLite", sqlite, args).await;
     }
     memory("RabbitMQ", &rabbitmq, args).await;
+}
+
+/// From a publish to its call, at ten a second.
+async fn trickle(title: &str, rig: &Rig<'_>, contestants: &[Contestant], args: &Args) {
+    println!(
+        "\n{title}: from a publish to its call, ten a second for {} s\n",
+        args.trickle
+    );
+    for contestant in contestants {
+        report::latency(
+            *contestant,
+            latency::latency(rig, *contestant, args.trickle).await,
+        );
+    }
 }
 
 /// Rounds of all contestants, one after the other in each.

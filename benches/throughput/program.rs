@@ -1,16 +1,21 @@
 //! Processes of their own, and what the kernel knows of them.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use reqwest::Client;
+use serde_json::Value;
+use tokio::time::Instant;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_postrider");
 /// The kernel counts a process's time in these.
 const TICKS_PER_SECOND: f64 = 100.0;
+const STARTS: u32 = 50;
 
 /// A process that ends with this value.
 pub struct Program(Child);
@@ -115,9 +120,36 @@ impl Sandbox {
 
     /// How many emails left it so far.
     pub async fn mails(&self) -> u64 {
-        let stats = format!("{}/_sandbox/stats", self.base_url);
-        let stats = self.client.get(stats).send().await.unwrap();
-        let stats: serde_json::Value = stats.json().await.unwrap();
+        let stats = self.told("stats").await;
         stats.get("mails").unwrap().as_u64().unwrap()
     }
+
+    /// When the first call for each of the newest emails came in, by `sendId`.
+    pub async fn arrivals(&self, newest: u64) -> HashMap<String, Timestamp> {
+        let told = self.told(&format!("mail?limit={newest}")).await;
+        let mails = told.get("mail").unwrap().as_array().unwrap();
+        let arrival = |mail: &Value| {
+            let id = mail.get("sendId").unwrap().as_str().unwrap();
+            let first = mail.pointer("/attempts/0/at").unwrap().as_str().unwrap();
+            (id.to_owned(), first.parse().unwrap())
+        };
+        mails.iter().map(arrival).collect()
+    }
+
+    async fn told(&self, what: &str) -> Value {
+        let url = format!("{}/_sandbox/{what}", self.base_url);
+        let answer = self.client.get(url).send().await.unwrap();
+        answer.json().await.unwrap()
+    }
+}
+
+/// How long `postrider --version` takes, in milliseconds, again and again.
+pub fn times_to_start() -> Vec<f64> {
+    let once = |_| {
+        let began = Instant::now();
+        let ended = postrider(&["--version"]).stdout(Stdio::null()).status();
+        assert!(ended.unwrap().success());
+        began.elapsed().as_secs_f64() * 1_000.0
+    };
+    (0..STARTS).map(once).collect()
 }

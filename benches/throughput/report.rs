@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::latency::Latency;
 use crate::run::{Contestant, Figures, to_f64};
 
 pub fn heading() {
@@ -49,9 +50,41 @@ pub fn medians(contestants: &[Contestant], rounds: &[Vec<Figures>]) {
             let ratios = rounds
                 .iter()
                 .filter_map(|round| Some(rate(round, worker)? / rate(round, place)?));
-            println!("worker / {}: {:.2}", name(*other), median(ratios));
+            let cpu = |round: &[Figures], place: usize| Some(round.get(place)?.cpu_ms_per_send);
+            let costs = rounds
+                .iter()
+                .filter_map(|round| Some(cpu(round, worker)? / cpu(round, place)?));
+            println!(
+                "worker / {}: {:.2} of the sends, {:.2} of the processor time",
+                name(*other),
+                median(ratios),
+                median(costs)
+            );
         }
     }
+}
+
+pub fn latency(contestant: Contestant, latency: Latency) {
+    let Latency { median, p99, most } = latency;
+    println!(
+        "{:8} median {median:.2} ms, p99 {p99:.2} ms, at most {most:.2} ms",
+        name(contestant)
+    );
+}
+
+pub fn replay(letters: u64, bare: f64, command: f64) {
+    println!("\nRabbitMQ: {letters} dead letters, back in their lane\n");
+    println!("bare      {bare:.0} a second");
+    println!(
+        "replay    {command:.0} a second ({:.2} of it)",
+        command / bare
+    );
+}
+
+pub fn start(times: Vec<f64>) {
+    let starts = times.len();
+    let median = median(times.into_iter());
+    println!("\npostrider --version: {median:.1} ms (median of {starts})");
 }
 
 pub fn memory(queued: u64, filled: Duration, figures: Figures) {

@@ -41,7 +41,7 @@ pub struct Figures {
 /// What a run takes place between.
 pub struct Rig<'a> {
     pub backlog: Backlog<'a>,
-    sandbox: &'a Sandbox,
+    pub sandbox: &'a Sandbox,
     folder: TempDir,
 }
 
@@ -65,23 +65,13 @@ impl<'a> Rig<'a> {
     /// Runs a contestant until it has sent so many, and measures all but the first of them.
     pub async fn run(&self, contestant: Contestant, requests: u64) -> Figures {
         let before = self.sandbox.mails().await;
-        let traced = contestant != Contestant::Untraced;
-        self.backlog.keeps_trace(traced).await;
-        let command = match contestant {
-            Contestant::Bare => self.bare(requests),
-            Contestant::Worker | Contestant::Untraced => self.worker(),
-        };
-        let program = Program::start(command, self.folder.path());
+        let program = self.start(contestant, requests).await;
         let begin = self
             .wait_for(&program, before, requests / WARM_UP, contestant)
             .await;
         let end = self.wait_for(&program, before, requests, contestant).await;
         let peak_kib = program.peak_kib();
-        // In order: what was sent is acknowledged, and not in the next run's way.
-        match contestant {
-            Contestant::Bare => program.dismiss(),
-            Contestant::Worker | Contestant::Untraced => program.stop(),
-        }
+        contestant.end(program);
         let sent = to_f64(end.sent - begin.sent);
         let per_send =
             |from: Duration, to: Duration| to.abs_diff(from).as_secs_f64() * 1_000.0 / sent;
@@ -93,15 +83,25 @@ impl<'a> Rig<'a> {
         }
     }
 
-    fn bare(&self, requests: u64) -> Command {
-        let mut command = Command::new(env::current_exe().unwrap());
-        let args = ["bare", &self.backlog.url, &self.sandbox.base_url];
-        command.args(args).arg(requests.to_string());
-        command
+    /// Starts a contestant; the bare loop ends after so many requests.
+    pub async fn start(&self, contestant: Contestant, requests: u64) -> Program {
+        let traced = contestant != Contestant::Untraced;
+        self.backlog.keeps_trace(traced).await;
+        let command = match contestant {
+            Contestant::Bare => {
+                let (queue, sandbox) = (&self.backlog.url, &self.sandbox.base_url);
+                ours(&["bare", queue, sandbox, &requests.to_string()])
+            }
+            Contestant::Worker | Contestant::Untraced => {
+                self.command(&["worker", "--listen", "127.0.0.1:0"])
+            }
+        };
+        Program::start(command, self.folder.path())
     }
 
-    fn worker(&self) -> Command {
-        let mut command = postrider(&["worker", "--listen", "127.0.0.1:0"]);
+    /// `postrider`, over this queue and the sandbox, without limits.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = postrider(args);
         let account = |key: &str| format!("POSTRIDER_ACCOUNTS__DEFAULT__{key}");
         command
             .env("POSTRIDER_QUEUE__URL", &self.backlog.url)
@@ -146,6 +146,23 @@ impl<'a> Rig<'a> {
             sleep(LOOK_EVERY).await;
         }
     }
+}
+
+impl Contestant {
+    /// In order: what was sent is acknowledged, and not in the next run's way.
+    pub fn end(self, program: Program) {
+        match self {
+            Self::Bare => program.dismiss(),
+            Self::Worker | Self::Untraced => program.stop(),
+        }
+    }
+}
+
+/// This program, as another part.
+pub fn ours(args: &[&str]) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(args);
+    command
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]

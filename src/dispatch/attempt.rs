@@ -24,7 +24,7 @@ use crate::story::{Attempt, Story};
 pub(super) struct Ready {
     delivery: Delivery,
     request: SendRequest,
-    story: Story,
+    story: Box<Story>,
 }
 
 impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
@@ -43,7 +43,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         if let Some(due) = story.due_at.take() {
             if due > now {
                 let (id, _) = name_of(&delivery);
-                return NoCall::with(delivery, Disposition::snooze(due, story), id);
+                return NoCall::with(delivery, Disposition::snooze(due, *story), id);
             }
             // It waited for its turn: for a backlog, or through a pause.
             story.excuse(until(due, now));
@@ -56,7 +56,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 let context = self.context(now, key.clone(), None, Lane::Sends);
                 let told = (malformed.problem, malformed.hint.unwrap_or_default());
                 let disposition = dead(
-                    story,
+                    *story,
                     DeadReason::Malformed,
                     &context,
                     told,
@@ -181,42 +181,47 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             Some(request.email_id),
             Lane::Sends,
         );
-        let news = matches!(outcome, Outcome::Accepted(_)).then(|| {
-            let named = (story.priority, story.generation);
-            self.news(Kind::Accepted, &context, named, outcome.words().clone())
-        });
+        let news = match &outcome {
+            Outcome::Accepted(accepted) => {
+                let named = (story.priority, story.generation);
+                self.news(Kind::Accepted, &context, named, &accepted.words)
+            }
+            Outcome::NotSent(_) | Outcome::Unknown(_) => None,
+        };
         let heard = (outcome.label(), outcome.words());
-        let called = Called {
+        let called = Box::new(Called {
             call: Call::new(Some(story.sends()), send_id, took, heard),
             at: now,
             published_at: story.published_at,
             news,
-        };
+        });
         let disposition = self
             .retry
-            .after_send(outcome, story, &context, &mut self.rng());
+            .after_send(outcome, *story, &context, &mut self.rng());
         self.settle(delivery, disposition, request.id.as_str(), Some(called))
             .await;
         // Held until here: what is in a worker's hands stays bounded.
         drop(seat.permit);
     }
 
-    /// One call. A panic in it is our bug, and no reason to lose the message from sight.
-    pub(super) async fn guarded<T>(
+    /// One call, which begins now. A panic in it is our bug, and no reason to lose the message from
+    /// sight.
+    #[expect(clippy::result_large_err, reason = "a verdict, once for each call")]
+    pub(super) fn guarded<T>(
         &self,
         call: impl Future<Output = T>,
         mut flight: Option<Flight>,
-    ) -> Result<T, Failure> {
+    ) -> impl Future<Output = Result<T, Failure>> {
         self.flying(1);
         if let Some(flight) = &mut flight {
             flight.leaves();
         }
-        let answer = AssertUnwindSafe(call).catch_unwind().await;
-        if let (Some(mut flight), Some(most)) = (flight, self.provider.connect_time()) {
-            flight.connected_within(most);
-        }
-        self.flying(-1);
-        answer.map_err(|_| ours())
+        // No async block, which would hold the call twice.
+        AssertUnwindSafe(call).catch_unwind().map(move |answer| {
+            drop(flight);
+            self.flying(-1);
+            answer.map_err(|_| ours())
+        })
     }
 
     /// Counts what is seen for the first time, and what came back by replay.

@@ -15,7 +15,7 @@ use crate::story::{Attempt, FollowUp, REFUSED, Story, UNCLEAR};
 /// A follow-up whose look-up goes out now.
 pub(super) struct Ready {
     delivery: Delivery,
-    story: Story,
+    story: Box<Story>,
     follow_up: FollowUp,
 }
 
@@ -27,13 +27,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let mut story = std::mem::take(&mut delivery.story);
         if let Some(due) = story.due_at.take().filter(|due| *due > now) {
             let (id, _) = name_of(&delivery);
-            return NoCall::with(delivery, Disposition::snooze(due, story), id);
+            return NoCall::with(delivery, Disposition::snooze(due, *story), id);
         }
         let Some(follow_up) = story.follow_up.clone() else {
-            let again = Disposition::Retry {
-                at: now,
-                story: Box::new(story),
-            };
+            let again = Disposition::Retry { at: now, story };
             let (id, _) = name_of(&delivery);
             return NoCall::with(delivery, again, id);
         };
@@ -52,11 +49,9 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             follow_up,
         } = ready;
         let called = Instant::now();
+        let looking = self.provider.look_up(&follow_up.status_id);
         let look_up = self
-            .guarded(
-                self.provider.look_up(&follow_up.status_id),
-                seat.flight.take(),
-            )
+            .guarded(looking, seat.flight.take())
             .await
             .unwrap_or_else(LookUp::Failed);
         let took = called.elapsed();
@@ -85,7 +80,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let published_at = story.published_at;
         let decision = self
             .retry
-            .after_look_up(look_up, story, &context, &mut self.rng());
+            .after_look_up(look_up, *story, &context, &mut self.rng());
         if let Some(result) = decision.result {
             self.metrics.result(&self.account.name, result);
             if result == FinalResult::Unknown {
@@ -95,13 +90,13 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 );
             }
         }
-        let news = ended_as(&decision).map(|kind| self.news(kind, &context, named, words));
-        let called = Called {
+        let news = ended_as(&decision).and_then(|kind| self.news(kind, &context, named, &words));
+        let called = Box::new(Called {
             call,
             at: now,
             published_at,
             news,
-        };
+        });
         self.settle(delivery, decision.disposition, &key, Some(called))
             .await;
         drop(seat.permit);

@@ -1,12 +1,12 @@
 //! The loop of one lane: an open gate, a permit, a token, and only then a delivery.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 use tokio_util::task::TaskTracker;
 
 use super::{
@@ -26,6 +26,8 @@ const HOLD_MAX: Duration = Duration::from_secs(20);
 const INTAKE_AGE_MAX: Duration = Duration::from_mins(10);
 /// Messages prefetched for each call that may be in flight: enough to never wait for the broker.
 const PREFETCH_PER_PERMIT: u16 = 4;
+/// Boxes of work that are kept, of some 20 KiB each.
+const BOXES_MAX: usize = 64;
 /// From here on memory counts for more: then it is twice the calls that may be in flight, since
 /// what is in hand is counted too.
 const PREFETCH_ENOUGH: u16 = 500;
@@ -41,7 +43,13 @@ struct Turn<'a, Q: Queue> {
     opened: Instant,
     permit: Option<OwnedSemaphorePermit>,
     token: Option<Token>,
+    boxes: Arc<Boxes>,
 }
+
+/// The boxes of work that is done, for work to come: a future has room for each of its steps, which
+/// is more than an allocator gives and takes back at no cost.
+#[derive(Default)]
+struct Boxes(Mutex<Vec<ReusableBoxFuture<'static, ()>>>);
 
 /// What a call holds: of the calls that may be in flight, and of the window. Nothing where no call
 /// is made.
@@ -80,6 +88,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             opened: Instant::now(),
             permit: None,
             token: None,
+            boxes: Arc::default(),
         };
         loop {
             let delivery = tokio::select! {
@@ -215,25 +224,29 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 flight: None,
             },
         };
-        calls.spawn(async move {
-            let work = Box::pin(async {
-                match examined {
-                    Ok(Ok(Ready::Send(ready))) => this.attempt(*ready, seat).await,
-                    Ok(Ok(Ready::LookUp(ready))) => this.follow_up(*ready, seat).await,
-                    Ok(Err(settled)) => {
-                        let NoCall {
-                            delivery,
-                            disposition,
-                            id,
-                        } = *settled;
-                        this.settle(delivery, disposition, &id, None).await;
-                        drop(seat);
-                    }
-                    // It was told where it happened; what follows is the same.
-                    Err(panic) => resume_unwind(panic),
+        let dispatcher = Arc::clone(self);
+        let mut work = turn.boxes.filled(async move {
+            match examined {
+                Ok(Ok(Ready::Send(ready))) => this.attempt(*ready, seat).await,
+                Ok(Ok(Ready::LookUp(ready))) => this.follow_up(*ready, seat).await,
+                Ok(Err(settled)) => {
+                    let NoCall {
+                        delivery,
+                        disposition,
+                        id,
+                    } = *settled;
+                    this.settle(delivery, disposition, &id, None).await;
+                    drop(seat);
                 }
-            });
-            this.to_the_end(work, spare).await;
+                // It was told where it happened; what follows is the same.
+                Err(panic) => resume_unwind(panic),
+            }
+        });
+        let boxes = Arc::clone(&turn.boxes);
+        calls.spawn(async move {
+            if dispatcher.to_the_end(&mut work, spare).await {
+                boxes.keep(work);
+            }
         });
     }
 
@@ -247,6 +260,32 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             permit: turn.permit.take(),
             flight,
         }
+    }
+}
+
+impl Boxes {
+    fn filled(
+        &self,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> ReusableBoxFuture<'static, ()> {
+        match self.lock().pop() {
+            Some(mut used) => {
+                used.set(work);
+                used
+            }
+            None => ReusableBoxFuture::new(work),
+        }
+    }
+
+    fn keep(&self, done: ReusableBoxFuture<'static, ()>) {
+        let mut boxes = self.lock();
+        if boxes.len() < BOXES_MAX {
+            boxes.push(done);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<ReusableBoxFuture<'static, ()>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,7 +5,6 @@
 //! Its lane and its neighbours go on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -22,18 +21,17 @@ use crate::story::Attempt;
 const TOLD: &str = "Postrider failed over this request; please report it";
 
 impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
-    /// Does the work over a delivery to its end. After a panic `spare` is settled in its place.
-    ///
-    /// `work` comes boxed, and what hardly ever happens is: a future holds room for each of its
-    /// steps, and is moved.
+    /// Does the work over a delivery to its end; whether it came there. After a panic `spare` is
+    /// settled in its place.
     pub(super) async fn to_the_end(
         &self,
-        work: Pin<Box<impl Future<Output = ()>>>,
+        work: impl Future<Output = ()> + Unpin,
         spare: Delivery,
-    ) {
+    ) -> bool {
         if AssertUnwindSafe(work).catch_unwind().await.is_ok() {
-            return;
+            return true;
         }
+        // Boxed, since it hardly ever happens: a future holds room for each of its steps.
         let settling = AssertUnwindSafe(Box::pin(self.settle_after_panic(spare)));
         if settling.catch_unwind().await.is_err() {
             tracing::error!(
@@ -41,6 +39,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 "a request stays in hand: it could not even be given back; please report it"
             );
         }
+        false
     }
 
     pub(super) async fn settle_after_panic(&self, mut spare: Delivery) {
@@ -70,19 +69,19 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 });
                 let send_id = send_id_of(&key, story.generation);
                 let heard = (outcome.label(), outcome.words());
-                called = Some(Called {
+                called = Some(Box::new(Called {
                     call: Call::new(Some(story.sends()), send_id, Duration::ZERO, heard),
                     at: now,
                     published_at: story.published_at,
                     news: None,
-                });
+                }));
                 let retry = &self.retry;
-                retry.after_send(outcome, story, &context, &mut self.rng())
+                retry.after_send(outcome, *story, &context, &mut self.rng())
             }
             Lane::Results => {
                 let look_up = LookUp::Failed(failure);
                 let retry = &self.retry;
-                let decision = retry.after_look_up(look_up, story, &context, &mut self.rng());
+                let decision = retry.after_look_up(look_up, *story, &context, &mut self.rng());
                 decision.disposition
             }
         };

@@ -18,7 +18,6 @@ mod wire;
 use std::fmt;
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::Instant;
@@ -46,11 +45,6 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
 /// Carries a call to HubSpot and brings back what was heard: an answer, or none.
 pub trait Transport: Send + Sync + 'static {
     fn carry(&self, call: Call) -> impl Future<Output = Heard> + Send;
-
-    /// The longest that a connection took to stand so far; `None` where there are none.
-    fn connect_time(&self) -> Option<Duration> {
-        None
-    }
 }
 
 /// One account at HubSpot.
@@ -230,10 +224,6 @@ impl<T: Transport> Provider for HubSpot<T> {
     async fn probe(&self) -> Probe {
         let (details, token_info) = tokio::join!(self.details(), self.token_info());
         probe::probe(self.api, &details, &token_info, self.clock.now())
-    }
-
-    fn connect_time(&self) -> Option<Duration> {
-        self.transport.connect_time()
     }
 
     fn rate_limits(&self) -> RateLimits {

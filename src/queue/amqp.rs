@@ -64,7 +64,7 @@ use self::link::{Link, Role};
 use self::session::{Held, Session, Sessions};
 use self::topology::Topology;
 use self::trace::Stream;
-use super::{Announcement, Delivery, Depth, IntakeOptions, Lane, Lease, Queue, QueueError};
+use super::{Announcement, Delivery, Depth, IntakeOptions, Kind, Lane, Lease, Queue, QueueError};
 use crate::clock::{self, Clock};
 use crate::journal::{Entry, Journal};
 use crate::message::AccountName;
@@ -237,6 +237,11 @@ impl Queue for AmqpQueue {
             waiting += u64::from(found.message_count()) + in_hand;
         }
         Ok(waiting)
+    }
+
+    fn hears(&self, kind: Kind, account: &AccountName) -> bool {
+        let connections = self.shared.link.up();
+        connections.is_some_and(|connections| connections.events.hears(kind, account))
     }
 
     fn announce(&self, announcement: Announcement) {

@@ -42,6 +42,14 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Self; 5] = [
+        Self::Accepted,
+        Self::Sent,
+        Self::Refused,
+        Self::Unknown,
+        Self::Dead,
+    ];
+
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {

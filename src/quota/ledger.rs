@@ -78,11 +78,14 @@ impl Ledger {
     }
 
     /// A call that left at `left` has ended `now`: it arrived before that, and no later than the
-    /// spread after it left; where it may have had to connect first, so much later.
-    pub(super) fn ends(&mut self, left: Instant, now: Instant, connects: Option<Duration>) {
+    /// spread after it left. Nobody knows how long a connection takes to stand.
+    pub(super) fn ends(&mut self, left: Instant, now: Instant, connects: bool) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let latest = left + connects.unwrap_or_default() + self.spread(now);
-        let arrived = now.min(latest);
+        let arrived = if connects {
+            now
+        } else {
+            now.min(left + self.spread(now))
+        };
         self.ended.push(Reverse(arrived + self.window));
     }
 

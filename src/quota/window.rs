@@ -173,9 +173,9 @@ impl Window {
         state.ledger.leaves(now)
     }
 
-    pub(super) fn ends(&self, left: Instant, now: Instant, connects: Option<Duration>) {
+    pub(super) fn ends(&self, left: Instant, now: Instant, connects: bool) {
         let mut state = self.lock();
-        if connects.is_none() {
+        if !connects {
             let took = now.saturating_duration_since(left);
             state.learn(self.config, |adaptive| adaptive.answered(took));
         }

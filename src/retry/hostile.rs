@@ -2,6 +2,7 @@
 //! tests and by the fuzzer.
 #![allow(clippy::unwrap_used, reason = "it is part of the tests alone")]
 
+use crate::message::AccountName;
 use jiff::Timestamp;
 
 use super::{Context, RETRY_AFTER_MAX, RETRY_AFTER_MIN, RetryPolicy, throttled_wait};
@@ -66,7 +67,7 @@ fn context(rng: &mut fastrand::Rng) -> Context {
     Context {
         now,
         key: "id".into(),
-        account: "default".into(),
+        account: AccountName::default(),
         email_id: None,
         held_until: crate::clock::after(now, std::time::Duration::from_secs(rng.u64(..))),
         last_accepted: rng.bool().then_some(now),

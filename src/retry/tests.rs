@@ -1,4 +1,5 @@
 use super::*;
+use crate::message::AccountName;
 use crate::outcome::{Accepted, PauseReason};
 
 fn now() -> Timestamp {
@@ -9,7 +10,7 @@ fn context() -> Context {
     Context {
         now: now(),
         key: "order-1".into(),
-        account: "default".into(),
+        account: AccountName::default(),
         email_id: Some(7),
         held_until: after(now(), Duration::from_secs(30)),
         last_accepted: None,

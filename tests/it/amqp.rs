@@ -127,12 +127,12 @@ async fn a_copy_keeps_what_is_the_producers_and_strips_what_does_harm(version: V
 
     let delivery = receive(&mut intake).await;
     let at = clock::after(Clock::system().now(), Duration::from_millis(10));
-    let story = Box::new(delivery.story.clone());
+    let story = delivery.story.clone();
     settle(&queue, delivery, Disposition::Retry { at, story }).await;
     let delivery = receive(&mut intake).await;
     let story = Box::new(Story {
         death: Some(death("one")),
-        ..delivery.story.clone()
+        ..(*delivery.story).clone()
     });
     settle(&queue, delivery, Disposition::DeadLetter { story }).await;
     until_standing(&queue, &[("dead", 1)]).await;
@@ -186,14 +186,14 @@ async fn an_odd_story_is_an_empty_one_and_large_headers_do_not_end_the_connectio
     let mut intake = open(&queue).await;
     for _ in 0..odd {
         let delivery = receive(&mut intake).await;
-        assert_eq!(delivery.story, Story::default());
+        assert_eq!(*delivery.story, Story::default());
         // Together these would not fit into one frame beside the producer's own.
         let story = Box::new(Story {
             death: Some(Death {
                 problem: "p".repeat(200_000),
                 ..death("odd")
             }),
-            ..delivery.story.clone()
+            ..(*delivery.story).clone()
         });
         settle(&queue, delivery, Disposition::DeadLetter { story }).await;
     }
@@ -232,7 +232,7 @@ async fn what_is_due_after_the_longest_delay_carries_its_due_time(version: Versi
     (queue.publish(parcel("one", Priority::Normal)).await).unwrap();
     let delivery = receive(&mut open(&queue).await).await;
     let at = clock::after(Clock::system().now(), Duration::from_hours(100));
-    let story = Box::new(delivery.story.clone());
+    let story = delivery.story.clone();
     settle(&queue, delivery, Disposition::FollowUp { at, story }).await;
     // 72 hours begin with the highest level.
     let found = producer.get(&format!("{prefix}.delay.17")).await;

@@ -185,19 +185,6 @@ async fn a_connection_is_used_again() {
 }
 
 #[tokio::test]
-async fn it_is_known_how_long_a_connection_took() {
-    let stub = Stub::start(accepted()).await;
-    let hubspot = hubspot(&config(&stub.url()));
-    assert_eq!(hubspot.connect_time(), Some(Duration::ZERO));
-    hubspot.send(&small_request(), "a").await;
-    let took = hubspot.connect_time().unwrap();
-    assert!(
-        took > Duration::ZERO && took < Duration::from_secs(5),
-        "{took:?}"
-    );
-}
-
-#[tokio::test]
 async fn a_status_id_is_escaped_in_its_path() {
     let body = r#"{"status":"COMPLETE","statusId":"x","sendResult":"SENT"}"#;
     let stub = Stub::start(Reply::Whole(200, "", body.into())).await;

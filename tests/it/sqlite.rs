@@ -63,7 +63,7 @@ async fn a_command_works_beside_a_worker() {
     let depths = command.depths().await.unwrap();
     assert_eq!(depths.iter().map(|depth| depth.messages).sum::<u64>(), 1);
 
-    let story = Box::new(delivery.story.clone());
+    let story = delivery.story.clone();
     worker
         .settle(delivery, Disposition::DeadLetter { story })
         .await
@@ -199,7 +199,7 @@ async fn a_settle_that_nobody_waits_for_is_made_all_the_same() {
         .unwrap();
     let delivery = intake.receive().await.unwrap();
     let until = Clock::system().now();
-    let story = Box::new(delivery.story.clone());
+    let story = delivery.story.clone();
     // Handed over at the first poll, and given up at once.
     let settle = queue.settle(delivery, Disposition::Snooze { until, story });
     assert!(settle.now_or_never().is_none());

@@ -1,13 +1,9 @@
 //! The wire itself: reqwest, and what its errors say about whether a call arrived.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use reqwest::{Client, Method, redirect, retry};
-use tokio::time::Instant;
-use tower::util::MapFutureLayer;
 
 use super::Transport;
 use super::classify::{Heard, Silence};
@@ -28,22 +24,15 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Http {
     client: Client,
-    connects: Connects,
 }
-
-/// The longest that a connection took to stand, in microseconds. It only grows: a bound that is too
-/// wide costs a little of a window where calls connect, and one too narrow would exceed it.
-#[derive(Clone, Debug, Default)]
-struct Connects(Arc<AtomicU64>);
 
 impl Http {
     /// # Errors
     /// Why there is no client: what TLS needs is missing.
     pub(super) fn new(config: &AccountConfig) -> Result<Self, String> {
         init_crypto();
-        let connects = Connects::default();
-        let client = client(config, &connects).map_err(|error| innermost(&error))?;
-        Ok(Self { client, connects })
+        let client = client(config).map_err(|error| innermost(&error))?;
+        Ok(Self { client })
     }
 }
 
@@ -69,30 +58,12 @@ impl Transport for Http {
         Ok(Answer::with_headers(
             response.status().as_u16(),
             std::mem::take(response.headers_mut()),
-            call.token.hidden_in(&String::from_utf8_lossy(&body)),
-        ))
-    }
-
-    fn connect_time(&self) -> Option<Duration> {
-        Some(Duration::from_micros(
-            self.connects.0.load(Ordering::Relaxed),
+            call.token.hidden_in(body),
         ))
     }
 }
 
-impl Connects {
-    /// Measures one, from the name to the end of TLS.
-    async fn measure<C, E>(self, connects: impl Future<Output = Result<C, E>>) -> Result<C, E> {
-        let began = Instant::now();
-        let connection = connects.await?;
-        let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.0.fetch_max(took, Ordering::Relaxed);
-        Ok(connection)
-    }
-}
-
-fn client(config: &AccountConfig, connects: &Connects) -> reqwest::Result<Client> {
-    let connects = connects.clone();
+fn client(config: &AccountConfig) -> reqwest::Result<Client> {
     let mut client = Client::builder()
         .user_agent(concat!("postrider/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
@@ -100,10 +71,7 @@ fn client(config: &AccountConfig, connects: &Connects) -> reqwest::Result<Client
         .timeout(config.timeout)
         .connect_timeout(CONNECT_TIMEOUT_MAX.min(config.timeout / 2))
         .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(usize::from(config.concurrency))
-        .connector_layer(MapFutureLayer::new(move |connection| {
-            connects.clone().measure(connection)
-        }));
+        .pool_max_idle_per_host(usize::from(config.concurrency));
     if config.base_url.scheme() == "http" {
         // A sandbox: no certificate is ever checked, so a machine without any will do.
         client = client.tls_certs_only([]);

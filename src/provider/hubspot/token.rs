@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
@@ -25,7 +25,8 @@ const SECRET_BYTES_MIN: usize = 16;
 /// A token that is fit for a header. Prints as nothing.
 #[derive(Clone)]
 pub(super) struct Token {
-    secret: SecretString,
+    /// Shared: each call has one.
+    secret: Arc<SecretString>,
     header: HeaderValue,
 }
 
@@ -147,7 +148,7 @@ impl Token {
             .map_err(|_| "it holds characters that no HTTP header may carry".to_owned())?;
         header.set_sensitive(true);
         Ok(Self {
-            secret: SecretString::from(token),
+            secret: Arc::new(SecretString::from(token)),
             header,
         })
     }
@@ -161,11 +162,14 @@ impl Token {
     }
 
     /// The text without the token: a proxy's error page may show the request's headers.
-    pub(super) fn hidden_in(&self, text: &str) -> String {
-        if self.expose().len() < SECRET_BYTES_MIN {
-            return text.to_owned();
+    pub(super) fn hidden_in(&self, body: Vec<u8>) -> String {
+        let text = String::from_utf8(body)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
+        let secret = self.expose();
+        if secret.len() < SECRET_BYTES_MIN || !text.contains(secret) {
+            return text;
         }
-        text.replace(self.expose(), "[token]")
+        text.replace(secret, "[token]")
     }
 }
 

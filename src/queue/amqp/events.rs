@@ -6,8 +6,8 @@
 //! acknowledgement of its request.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lapin::BasicProperties;
@@ -21,9 +21,9 @@ use tokio_util::task::TaskTracker;
 
 use super::open_channel::OpenChannel;
 use super::{error, properties};
-use crate::message::MessageId;
+use crate::message::{AccountName, MessageId};
 use crate::outcome::DeadReason;
-use crate::queue::Announcement;
+use crate::queue::{Announcement, Kind};
 
 /// Announcements that wait while the broker takes none, in about 500 KiB; more are dropped. An
 /// account at 20 sends a second fills it in half a minute.
@@ -38,6 +38,7 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(1);
 pub(super) struct Events {
     line: mpsc::Sender<Announcement>,
     dropped: Arc<AtomicU64>,
+    audiences: Arc<Audiences>,
     /// Nothing is told after what waits now.
     end: CancellationToken,
     telling: TaskTracker,
@@ -48,11 +49,15 @@ struct Teller {
     channel: OpenChannel,
     exchange: String,
     dropped: Arc<AtomicU64>,
-    /// By routing key.
-    audiences: BTreeMap<String, Audience>,
+    audiences: Arc<Audiences>,
 }
 
-/// Whether anybody has bound a queue for a routing key, and when the broker said so.
+/// Who listens for which kind, by account.
+#[derive(Debug, Default)]
+struct Audiences(Mutex<BTreeMap<AccountName, [Option<Audience>; Kind::ALL.len()]>>);
+
+/// Whether anybody has bound a queue for outcomes of a kind, and when the broker said so.
+#[derive(Clone, Copy, Debug)]
 struct Audience {
     listens: bool,
     answered_at: Instant,
@@ -92,11 +97,12 @@ impl Events {
     pub(super) fn over(channel: OpenChannel, exchange: String) -> Self {
         let (line, waiting) = mpsc::channel(WAITING_MAX);
         let (dropped, end) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
+        let audiences = Arc::<Audiences>::default();
         let teller = Teller {
             channel,
             exchange,
             dropped: Arc::clone(&dropped),
-            audiences: BTreeMap::new(),
+            audiences: Arc::clone(&audiences),
         };
         let telling = TaskTracker::new();
         telling.spawn(teller.run(waiting, end.clone()));
@@ -104,9 +110,15 @@ impl Events {
         Self {
             line,
             dropped,
+            audiences,
             end,
             telling,
         }
+    }
+
+    /// Whether anybody may listen: it is so unless the broker has just said otherwise.
+    pub(super) fn hears(&self, kind: Kind, account: &AccountName) -> bool {
+        self.audiences.of(kind, account).unwrap_or(true)
     }
 
     /// Returns when what waits now is told; nothing is told after that.
@@ -160,15 +172,14 @@ impl Teller {
         announcement: &Announcement,
         end: &CancellationToken,
     ) -> lapin::Result<()> {
-        let key = format!("{}.{}", announcement.kind.label(), announcement.account);
-        match self.audiences.get(&key) {
-            Some(audience) if audience.answered_at.elapsed() < ASK_AGAIN => {
-                if audience.listens {
-                    self.publish(announcement, &key, false).await?;
-                }
-                return Ok(());
-            }
-            Some(_) | None => {}
+        let (kind, account) = (announcement.kind, &announcement.account);
+        let known = self.audiences.of(kind, account);
+        if known == Some(false) {
+            return Ok(());
+        }
+        let key = format!("{}.{account}", kind.label());
+        if known == Some(true) {
+            return self.publish(announcement, &key, false).await;
         }
         self.publish(announcement, &key, true).await?;
         let returned = tokio::select! {
@@ -182,11 +193,7 @@ impl Teller {
             // It stands in line for a queue that takes nothing now: somebody's.
             Err(_) => true,
         };
-        let audience = Audience {
-            listens,
-            answered_at: Instant::now(),
-        };
-        self.audiences.insert(key, audience);
+        self.audiences.answered(kind, account, listens);
         Ok(())
     }
 
@@ -210,6 +217,32 @@ impl Teller {
         let publishing =
             (self.channel).basic_publish(exchange, key.into(), options, &body, properties);
         publishing.await.map(drop)
+    }
+}
+
+// === impl Audiences ===
+
+impl Audiences {
+    /// Whether anybody listens, where the broker has said so a moment ago.
+    fn of(&self, kind: Kind, account: &AccountName) -> Option<bool> {
+        let audiences = self.lock();
+        let audience = audiences.get(account)?.get(kind as usize).copied()??;
+        (audience.answered_at.elapsed() < ASK_AGAIN).then_some(audience.listens)
+    }
+
+    fn answered(&self, kind: Kind, account: &AccountName, listens: bool) {
+        let mut audiences = self.lock();
+        let of_account = audiences.entry(account.clone()).or_default();
+        if let Some(audience) = of_account.get_mut(kind as usize) {
+            *audience = Some(Audience {
+                listens,
+                answered_at: Instant::now(),
+            });
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<AccountName, [Option<Audience>; Kind::ALL.len()]>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -289,7 +289,7 @@ impl Source {
             account: account.clone(),
             priority,
             lane,
-            story,
+            story: Box::new(story),
             redelivered: message.redelivered,
             tag: session.hold(message.delivery_tag, held),
         }

@@ -309,7 +309,7 @@ impl State {
             account: message.account.clone(),
             priority: message.priority,
             lane: message.lane,
-            story: message.story.clone(),
+            story: Box::new(message.story.clone()),
             redelivered: message.redelivered,
             tag,
         };

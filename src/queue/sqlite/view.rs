@@ -78,7 +78,7 @@ impl View {
             account: self.account.clone(),
             priority: stored.priority,
             lane: self.lane,
-            story: stored.story,
+            story: Box::new(stored.story),
             redelivered,
             tag,
         }

@@ -31,7 +31,7 @@ async fn a_message_whose_copy_no_queue_takes_is_handed_out_again(version: Versio
     somebody.delete(&format!("{prefix}.delay.1")).await;
     let wait = Disposition::FollowUp {
         at: after(Clock::system().now(), Duration::from_millis(2_500)),
-        story: Box::new(delivery.story.clone()),
+        story: delivery.story.clone(),
     };
     let settled = timeout(PATIENCE, queue.settle(delivery, wait)).await;
     let error = settled.expect("settle hangs").unwrap_err();

@@ -27,7 +27,7 @@ async fn headers_nested_as_deep_as_a_frame_allows_harm_nobody() {
     assert_eq!(&*deep.body, b"26000");
     let flat = receive(&mut intake).await;
     assert_eq!(&*flat.body, b"1");
-    let story = Box::new(deep.story.clone());
+    let story = deep.story.clone();
     settle(&queue, deep, Disposition::DeadLetter { story }).await;
     settle(&queue, flat, Disposition::Complete).await;
     until_standing(&queue, &[("dead", 1)]).await;

@@ -88,7 +88,7 @@ async fn work(
         let first_time = delivery.story.spent == 0 && id.ends_with('7');
         let disposition = if first_time {
             let at = clock::after(Clock::system().now(), Duration::from_millis(900));
-            let mut story = Box::new(delivery.story.clone());
+            let mut story = delivery.story.clone();
             story.spent = 1;
             Disposition::Retry { at, story }
         } else {

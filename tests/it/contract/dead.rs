@@ -79,7 +79,7 @@ pub async fn a_replay_goes_out_again<B: Backend>(backend: B) {
         assert_eq!(delivery.body, letter.body);
         assert_eq!(delivery.message_id, letter.message_id);
         assert_eq!(delivery.priority, Priority::Normal);
-        assert_eq!(delivery.story, letter.story.replayed());
+        assert_eq!(*delivery.story, letter.story.replayed());
         assert_eq!(delivery.story.replays, 1);
         complete(&backend, delivery).await;
     }

@@ -233,7 +233,7 @@ pub async fn what_is_due_to_be_sent_is_counted<B: Backend>(backend: B) {
     counted(3).await;
     complete(&backend, high).await;
     counted(2).await;
-    let snooze = Disposition::snooze(in_a_while(&backend), normal.story.clone());
+    let snooze = Disposition::snooze(in_a_while(&backend), (*normal.story).clone());
     settle(&backend, normal, snooze).await;
     counted(1).await;
 }

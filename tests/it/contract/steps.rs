@@ -123,7 +123,7 @@ pub fn dead_story(backend: &impl Backend, delivery: &Delivery, reason: DeadReaso
         spent: 2,
         generation: 1,
         death: Some(death(backend, reason)),
-        ..delivery.story.clone()
+        ..(*delivery.story).clone()
     }
 }
 
@@ -142,7 +142,7 @@ pub fn route(backend: &impl Backend, delivery: &Delivery, to: &str) -> Dispositi
     Disposition::Route {
         account: account(to),
         priority: Priority::High,
-        story: Box::new(delivery.story.clone()),
+        story: delivery.story.clone(),
         otherwise: Box::new(death(backend, DeadReason::Malformed)),
     }
 }

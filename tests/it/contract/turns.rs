@@ -167,7 +167,7 @@ pub async fn follow_ups_keep_their_order<B: Backend>(backend: B) {
     for request in requests {
         publish(&backend, &[request]).await;
         let delivery = next(&mut intake).await;
-        let story = Box::new(delivery.story.clone());
+        let story = delivery.story.clone();
         let at = Timestamp::UNIX_EPOCH;
         settle(&backend, delivery, Disposition::FollowUp { at, story }).await;
     }

@@ -30,7 +30,7 @@ pub async fn a_retry_comes_back_by_its_lane_and_not_early<B: Backend>(backend: B
         due_at: Some(at),
         generation: 2,
         may_have_mailed: true,
-        ..delivery.story.clone()
+        ..(*delivery.story).clone()
     };
     settle(
         &backend,
@@ -50,7 +50,7 @@ pub async fn a_retry_comes_back_by_its_lane_and_not_early<B: Backend>(backend: B
         (delivery.lane, delivery.priority),
         (Lane::Sends, Priority::Low)
     );
-    assert_eq!(delivery.story, story);
+    assert_eq!(*delivery.story, story);
     complete(&backend, delivery).await;
     stands(&backend, &[]).await;
 }
@@ -60,7 +60,7 @@ pub async fn a_snooze_comes_back_by_the_lane_it_was_received_in<B: Backend>(back
     let mut results = results(&backend).await;
     let delivery = published(&backend, &mut intake, "one").await;
     let until = in_a_while(&backend);
-    let story = Box::new(delivery.story.clone());
+    let story = delivery.story.clone();
     settle(
         &backend,
         delivery,
@@ -77,7 +77,7 @@ pub async fn a_snooze_comes_back_by_the_lane_it_was_received_in<B: Backend>(back
     let at = backend.clock().now();
     settle(&backend, delivery, Disposition::FollowUp { at, story }).await;
     let delivery = next(&mut results).await;
-    let story = Box::new(delivery.story.clone());
+    let story = delivery.story.clone();
     let until = in_a_while(&backend);
     settle(&backend, delivery, Disposition::Snooze { until, story }).await;
     let delivery = next(&mut results).await;
@@ -90,7 +90,7 @@ pub async fn what_waits_holds_up_nothing<B: Backend>(backend: B) {
     for wait in [40, 4, 2] {
         let delivery = published(&backend, &mut intake, &wait.to_string()).await;
         let at = clock::after(backend.clock().now(), Duration::from_secs(wait));
-        let story = Box::new(delivery.story.clone());
+        let story = delivery.story.clone();
         settle(&backend, delivery, Disposition::Retry { at, story }).await;
     }
     let delivery = published(&backend, &mut intake, "at once").await;
@@ -116,7 +116,7 @@ pub async fn a_follow_up_comes_by_the_results_lane<B: Backend>(backend: B) {
             accepted_at: backend.clock().now(),
             look_ups: 0,
         }),
-        ..delivery.story.clone()
+        ..(*delivery.story).clone()
     };
     let follow_up = Disposition::FollowUp {
         at,
@@ -126,7 +126,7 @@ pub async fn a_follow_up_comes_by_the_results_lane<B: Backend>(backend: B) {
     let delivery = next(&mut results).await;
     assert!(backend.clock().now() >= at, "it came early");
     assert_eq!(delivery.lane, Lane::Results);
-    assert_eq!(delivery.story, story);
+    assert_eq!(*delivery.story, story);
 
     // Not sent after all: a retry leaves the results lane for the one it first came by.
     let at = backend.clock().now();
@@ -149,7 +149,7 @@ pub async fn a_due_time_may_be_far_ahead<B: Backend>(backend: B) {
     let at = clock::after(backend.clock().now(), Duration::from_hours(400 * 24));
     let story = Box::new(Story {
         due_at: Some(at),
-        ..delivery.story.clone()
+        ..(*delivery.story).clone()
     });
     settle(&backend, delivery, Disposition::Snooze { until: at, story }).await;
     stands(&backend, &[("delay", 1)]).await;
@@ -159,7 +159,7 @@ pub async fn a_due_time_may_be_far_ahead<B: Backend>(backend: B) {
 pub async fn a_due_time_may_have_passed<B: Backend>(backend: B) {
     let mut intake = sends(&backend).await;
     let delivery = published(&backend, &mut intake, "overdue").await;
-    let story = Box::new(delivery.story.clone());
+    let story = delivery.story.clone();
     let at = Timestamp::UNIX_EPOCH;
     settle(&backend, delivery, Disposition::Retry { at, story }).await;
     assert_eq!(text(&next(&mut intake).await), "overdue");
@@ -185,7 +185,7 @@ pub async fn a_long_story_and_a_large_body_come_back_whole<B: Backend>(backend: 
     }
     let retry = Disposition::Retry {
         at: in_a_while(&backend),
-        story: Box::new(story.clone()),
+        story: story.clone(),
     };
     settle(&backend, delivery, retry).await;
     let delivery = next(&mut intake).await;

@@ -10,8 +10,8 @@ use postrider::outcome::Disposition;
 use postrider::queue::Parcel;
 use postrider::queue::memory::{MemoryIntake, MemoryQueue};
 use postrider::queue::{
-    Announcement, Before, Delivery, Depth, IntakeOptions, Lane, Lease, Queue, QueueError, Spends,
-    Teller, Word,
+    Announcement, Before, Delivery, Depth, IntakeOptions, Kind, Lane, Lease, Queue, QueueError,
+    Spends, Teller, Word,
 };
 
 #[derive(Clone)]
@@ -112,6 +112,10 @@ impl Queue for Overheard {
 
     async fn waiting(&self, account: &AccountName, most: u64) -> Result<u64, QueueError> {
         self.queue.waiting(account, most).await
+    }
+
+    fn hears(&self, _: Kind, _: &AccountName) -> bool {
+        true
     }
 
     fn announce(&self, announcement: Announcement) {

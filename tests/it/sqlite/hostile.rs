@@ -50,7 +50,7 @@ async fn rows_that_are_no_text_hold_nothing_up_and_are_no_ids() {
         assert_eq!(receive(&mut intake).await.body, body);
     }
 
-    let story = Box::new(first.story.clone());
+    let story = first.story.clone();
     let dead = Disposition::DeadLetter { story };
     queue.settle(first, dead).await.unwrap();
     let mut ids = Vec::new();
