@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::run::{Contestant, Rig};
 
@@ -10,8 +10,8 @@ use crate::run::{Contestant, Rig};
 const EVERY: Duration = Duration::from_millis(100);
 /// Connections, caches, the lease.
 const WARM_UP: u64 = 20;
-/// For the last call to arrive.
-const AFTER: Duration = Duration::from_secs(1);
+/// For the last calls to arrive.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// In milliseconds, from the moment when the publish began until the call came in.
 #[derive(Clone, Copy, Debug)]
@@ -27,8 +27,21 @@ pub async fn latency(rig: &Rig<'_>, contestant: Contestant, seconds: u64) -> Lat
     let program = rig.start(contestant, WARM_UP + requests).await;
     rig.backlog.trickle(WARM_UP, EVERY).await;
     let began = rig.backlog.trickle(requests, EVERY).await;
-    sleep(AFTER).await;
-    let arrived = rig.sandbox.arrivals(requests).await;
+    let ended = Instant::now();
+    let arrived = loop {
+        // The last to warm up may arrive behind the first that counts.
+        let arrived = rig.sandbox.arrivals(WARM_UP + requests).await;
+        let missing = began.keys().filter(|id| !arrived.contains_key(*id)).count();
+        if missing == 0 {
+            break arrived;
+        }
+        let said = rig.said();
+        assert!(
+            ended.elapsed() < PATIENCE,
+            "{missing} were not sent: {said}"
+        );
+        sleep(EVERY).await;
+    };
     contestant.end(program);
     let waits = began.iter().map(|(id, began)| {
         let arrived = arrived.get(id).expect("each was sent");

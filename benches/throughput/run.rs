@@ -99,6 +99,11 @@ impl<'a> Rig<'a> {
         Program::start(command, self.folder.path())
     }
 
+    /// What the last program said.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("stderr")).unwrap()
+    }
+
     /// `postrider`, over this queue and the sandbox, without limits.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = postrider(args);
@@ -141,7 +146,7 @@ impl<'a> Rig<'a> {
             assert!(
                 moved.elapsed() < STILL_MAX,
                 "{contestant:?} stands still after {sent} sends: {}",
-                std::fs::read_to_string(self.folder.path().join("stderr")).unwrap()
+                self.said()
             );
             sleep(LOOK_EVERY).await;
         }
