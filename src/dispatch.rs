@@ -21,7 +21,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -74,8 +73,6 @@ pub struct Dispatcher<Q, P> {
     retry: RetryPolicy,
     metrics: Metrics,
     rng: Mutex<fastrand::Rng>,
-    /// The account's time zone, once HubSpot has told it.
-    zone: Mutex<TimeZone>,
     storm: Mutex<Storm>,
     /// When the newest send that HubSpot took went out.
     last_accepted: Mutex<Option<Timestamp>>,
@@ -112,7 +109,6 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             retry: parts.retry,
             metrics: parts.metrics,
             rng: Mutex::new(fastrand::Rng::with_seed(parts.seed)),
-            zone: Mutex::new(TimeZone::UTC),
             storm: Mutex::new(Storm::default()),
             last_accepted: Mutex::new(None),
             last_sent: Mutex::new(None),
@@ -353,17 +349,6 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         self.last_sent
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn zone(&self) -> TimeZone {
-        self.zone
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn set_zone(&self, zone: TimeZone) {
-        *self.zone.lock().unwrap_or_else(PoisonError::into_inner) = zone;
     }
 }
 

@@ -94,8 +94,8 @@
 //!
 //! An owner may let a short batch go at once, after a rest (`dispatch/burst`). Then the window is
 //! not spent evenly, and it says so first, where its successor finds it ([`queue::Spends`]): that one
-//! waits until all of the window is free. In the same place stands the day's count of calls
-//! (`dispatch/day`): an owner takes up what the one before told.
+//! waits until all of the window is free. So is the day's count of calls told (`dispatch/day`): an owner
+//! takes up what the one before had counted.
 //!
 //! On RabbitMQ the accounts are spread over the workers (`queue/amqp/fleet`): each takes no more than
 //! its share, and where another one joins, a lease is *recalled*. It still holds until its owner has

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub use self::day::{Day, DayUsed, Standing, day_over, midnight};
+pub use self::day::{Day, DayUsed, Standing, midnight};
 use self::window::Window;
 use crate::config::{AdaptiveConfig, WindowConfig};
 use crate::provider::{PROBE_CALLS, RollingLimit};
@@ -40,6 +40,8 @@ use crate::provider::{PROBE_CALLS, RollingLimit};
 /// The most that two calls are taken to arrive closer together than they left, before HubSpot has
 /// taught otherwise.
 const SPREAD_MAX: Duration = Duration::from_millis(75);
+/// By how much a wait for the next call ends late, on a machine that has time.
+const LATE: Duration = Duration::from_millis(4);
 /// How many tokens are in hand at most: one of a lane, and those of a probe.
 const IN_HAND_MAX: u32 = 1 + PROBE_CALLS;
 
@@ -104,10 +106,12 @@ pub struct WindowUsed {
 }
 
 /// How much closer together than they left two calls may arrive, unless HubSpot teaches otherwise:
-/// what costs less than one in a hundred of the window, and at most 75 ms.
+/// a hundredth of the window, less what waits end late by, and at most 75 ms.
 #[must_use]
 pub fn spread(window: Duration) -> Duration {
-    (window * 3 / 400).min(SPREAD_MAX)
+    let hundredth = window / 100;
+    let rest = hundredth.saturating_sub(LATE).max(hundredth / 2);
+    rest.min(SPREAD_MAX)
 }
 
 impl RateLimiter {

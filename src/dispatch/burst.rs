@@ -37,21 +37,23 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let is_over = limit.window + limit.window / 10;
         let work = async {
             // While the next owner is told of bursts: when that is to end.
-            let mut told = (lease.before == Before::Somebody(Spends::AtOnce))
-                .then(|| Instant::now() + is_over);
+            let mut is_known = lease.before == Before::Somebody(Spends::AtOnce);
+            let mut told = is_known.then(|| Instant::now() + is_over);
             loop {
                 tokio::select! {
                     biased;
                     () = sleep_until(told) => {
                         let evenly = lease.tell(Word::Spends(Spends::Evenly)).await;
                         // Until it is told, the next owner leaves more room than it need.
+                        is_known = false;
                         told = (!evenly).then(|| Instant::now() + QUEUE_ERROR_WAIT);
                     }
                     () = sends.eager() => {
                         if !self.is_batch(limit).await {
                             continue;
                         }
-                        if told.is_some() || lease.tell(Word::Spends(Spends::AtOnce)).await {
+                        is_known = is_known || lease.tell(Word::Spends(Spends::AtOnce)).await;
+                        if is_known {
                             self.bursts(limit, sends).await;
                         }
                         // Where it could not be told, it may stand there all the same.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use tokio_util::sync::CancellationToken;
 
 use super::{Dispatcher, pause_for};
@@ -22,7 +23,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     pub(super) fn resume_day(&self, lease: &Lease) {
         if let Some(DayCalls { calls, ends }) = lease.day {
             let now = self.clock.now();
-            let news = self.account.day().resume((calls, ends), now, &self.zone());
+            let news = self.account.day().resume((calls, ends), now);
             self.day_is_spent(news, now);
         }
     }
@@ -36,10 +37,12 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let mut told = lease.day;
         loop {
             pause_for(term, TELL_EVERY).await;
-            if term.is_cancelled() {
-                return told;
+            tokio::select! {
+                biased;
+                // What is told last is told anew then.
+                () = term.cancelled() => return told,
+                now = self.tell_day(lease, told) => told = now,
             }
-            told = self.tell_day(lease, told).await;
         }
     }
 
@@ -56,8 +59,23 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     /// Counts a call against the account's day, and pauses what that leaves none for.
     pub(super) fn count_call(&self) {
         let now = self.clock.now();
-        let news = self.account.day().spend(now, &self.zone());
+        let news = self.account.day().spend(now);
         self.day_is_spent(news, now);
+    }
+
+    /// HubSpot told the account's time zone: where the day ends otherwise than was thought, so do the
+    /// pauses for it.
+    pub(super) fn learn_zone(&self, zone: TimeZone, now: Timestamp) {
+        let news = self.account.day().lies_in(zone, now);
+        if let Some(news) = news {
+            let pauses = &self.account.pauses;
+            let ended = pauses.end(|pause| pause.reason == PauseReason::Daily);
+            self.ended(
+                &ended,
+                "the account's time zone is known, and its day ends otherwise",
+            );
+            self.day_is_spent(news, now);
+        }
     }
 
     /// The rate limits that HubSpot's answers told since the last time.
@@ -65,7 +83,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let limits = self.provider.rate_limits();
         self.account.heed(limits);
         if let Some(day) = limits.day {
-            let news = self.account.day().heed(day, now, &self.zone());
+            let news = self.account.day().heed(day, now);
             self.day_is_spent(news, now);
         }
     }

@@ -68,6 +68,13 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let probe = self.provider.probe().await;
         drop(flights);
         let now = self.clock.now();
+        if let Probe::Open(portal) = &probe {
+            // Before the limits are read, which tell of that day.
+            let zone = portal.time_zone.as_deref();
+            if let Some(zone) = zone.and_then(|name| TimeZone::get(name).ok()) {
+                self.learn_zone(zone, now);
+            }
+        }
         self.heed_limits(now);
         self.account.pauses.probed();
         let words = match &probe {
@@ -101,10 +108,6 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
 
     /// The token opens an account: is it the right one?
     fn opened(&self, portal: &Portal) {
-        let zone = portal.time_zone.as_deref();
-        if let Some(zone) = zone.and_then(|name| TimeZone::get(name).ok()) {
-            self.set_zone(zone);
-        }
         let pauses = &self.account.pauses;
         match (self.settings.portal_id, portal.portal_id) {
             (Some(wanted), Some(opened)) if wanted != opened => {

@@ -26,8 +26,9 @@ const HOLD_MAX: Duration = Duration::from_secs(20);
 const INTAKE_AGE_MAX: Duration = Duration::from_mins(10);
 /// Messages prefetched for each call that may be in flight: enough to never wait for the broker.
 const PREFETCH_PER_PERMIT: u16 = 4;
-/// Boxes of work that are kept, of some 20 KiB each.
-const BOXES_MAX: usize = 64;
+/// Boxes of work that are kept for each lane, of some 20 KiB each: one comes back for each that is
+/// taken, when there is much to do.
+const BOXES_MAX: usize = 8;
 /// From here on memory counts for more: then it is twice the calls that may be in flight, since
 /// what is in hand is counted too.
 const PREFETCH_ENOUGH: u16 = 500;

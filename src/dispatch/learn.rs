@@ -13,7 +13,6 @@ use crate::outcome::{Failure, FailureClass, LookUp, Outcome, PauseReason, Scope}
 use crate::pause::{Covers, Pause, Proof};
 use crate::provider::Provider;
 use crate::queue::{Lane, Queue};
-use crate::quota::day_over;
 use crate::retry::{RETRY_AFTER_MIN, throttled_wait};
 
 /// The most that HubSpot's `Retry-After` of a migration is taken for: it names up to 24 hours.
@@ -124,7 +123,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 let wait = asked.map(|wait| wait.clamp(RETRY_AFTER_MIN, MIGRATION_MAX));
                 (Covers::Both, wait.map(|wait| after(now, wait)))
             }
-            PauseReason::Daily => (lane.into(), Some(day_over(now, &self.zone()))),
+            PauseReason::Daily => (lane.into(), Some(self.account.day().over(now))),
             PauseReason::Throttled => {
                 self.account.refused(lane);
                 (lane.into(), Some(after(now, throttled_wait(failure))))

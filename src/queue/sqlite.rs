@@ -58,8 +58,8 @@ use crate::message::AccountName;
 use crate::outcome::Disposition;
 use crate::queue::Parcel;
 
-/// How often the worker looks whether another process has changed the file: for some time after it
-/// did, and else. A look costs some 50 µs of processor time.
+/// How often the worker looks whether another process has changed the file: for some time after anybody
+/// did, this worker too, and else. A look costs some 50 µs of processor time.
 const LOOK_EVERY: Duration = Duration::from_millis(3);
 const LOOK_SELDOM: Duration = Duration::from_millis(25);
 const LIVELY_FOR: Duration = Duration::from_secs(10);

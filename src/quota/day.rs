@@ -25,6 +25,8 @@ pub struct Day {
     limit: Option<u64>,
     /// What is left to other apps.
     reserve: u64,
+    /// The account's, once HubSpot has told it.
+    zone: Option<TimeZone>,
     today: Option<Today>,
 }
 
@@ -69,34 +71,83 @@ impl Day {
         Self {
             limit,
             reserve,
+            zone: None,
             today: None,
         }
     }
 
     /// Counts one call. Tells what the day has come to with it, and when it ends.
-    pub fn spend(&mut self, now: Timestamp, zone: &TimeZone) -> Vec<(Standing, Timestamp)> {
+    pub fn spend(&mut self, now: Timestamp) -> Vec<(Standing, Timestamp)> {
         if self.limit.is_none() {
             return Vec::new();
         }
-        let today = self.today(now, zone);
-        today.calls += 1;
+        let today = self.today(now);
+        today.calls = today.calls.saturating_add(1);
         today.ours += 1;
         self.look()
     }
 
-    /// Takes up what an owner before had counted of the day that ends then.
+    /// Takes up what an owner before had counted of the day that ends then. That one knew the time
+    /// zone, as a rule; this one learns it a little later.
     pub fn resume(
         &mut self,
         (calls, ends): (u64, Timestamp),
         now: Timestamp,
-        zone: &TimeZone,
     ) -> Vec<(Standing, Timestamp)> {
         if self.limit.is_none() || ends <= now || until(now, ends) > DAY_MAX {
             return Vec::new();
         }
-        let today = self.today(now, zone);
+        let is_zone_known = self.zone.is_some();
+        let today = self.today(now);
         today.calls = today.calls.max(calls);
+        if !is_zone_known {
+            today.ends = ends;
+        }
         self.look()
+    }
+
+    /// HubSpot told the account's time zone. Where the day ends otherwise than was thought, everything
+    /// that the day has come to is told anew.
+    pub fn lies_in(
+        &mut self,
+        zone: TimeZone,
+        now: Timestamp,
+    ) -> Option<Vec<(Standing, Timestamp)>> {
+        let thought = self.ends(now);
+        self.zone = Some(zone);
+        if self.ends(now) == thought {
+            return None;
+        }
+        if let Some(today) = &mut self.today {
+            today.standing = Standing::Free;
+        }
+        if self.today.is_none_or(|today| now >= today.ends) {
+            return Some(Vec::new());
+        }
+        self.today(now);
+        Some(self.look())
+    }
+
+    /// When to go on after HubSpot said at `now` that the day is spent.
+    #[must_use]
+    pub fn over(&self, now: Timestamp) -> Timestamp {
+        let zone = self.zone.clone().unwrap_or(TimeZone::UTC);
+        let ends = self.ends(now);
+        // Unless an owner before knew better.
+        if ends == midnight(now, &zone) {
+            day_over(now, &zone)
+        } else {
+            ends
+        }
+    }
+
+    /// When the day ends that `now` lies in.
+    fn ends(&self, now: Timestamp) -> Timestamp {
+        match (&self.zone, &self.today) {
+            (Some(zone), _) => midnight(now, zone),
+            (None, Some(today)) if now < today.ends => today.ends,
+            (None, _) => midnight(now, &TimeZone::UTC),
+        }
     }
 
     /// What the next owner is to take up: the calls of today, and when that ends.
@@ -108,16 +159,12 @@ impl Day {
 
     /// HubSpot told how much of the day is used, by whomever. Just after our midnight it may have
     /// meant the day before.
-    pub fn heed(
-        &mut self,
-        limit: DailyLimit,
-        now: Timestamp,
-        zone: &TimeZone,
-    ) -> Vec<(Standing, Timestamp)> {
-        if self.limit.is_none() || was_midnight(now, zone) {
+    pub fn heed(&mut self, limit: DailyLimit, now: Timestamp) -> Vec<(Standing, Timestamp)> {
+        let zone = self.zone.clone().unwrap_or(TimeZone::UTC);
+        if self.limit.is_none() || was_midnight(now, &zone) {
             return Vec::new();
         }
-        let today = self.today(now, zone);
+        let today = self.today(now);
         today.max = Some(limit.max);
         let used = limit.max.saturating_sub(limit.remaining);
         today.calls = today.calls.max(used);
@@ -137,7 +184,8 @@ impl Day {
         })
     }
 
-    fn today(&mut self, now: Timestamp, zone: &TimeZone) -> &mut Today {
+    fn today(&mut self, now: Timestamp) -> &mut Today {
+        let ends = self.ends(now);
         let today = self.today.filter(|today| now < today.ends);
         let today = self.today.insert(today.unwrap_or(Today {
             ends: now,
@@ -148,7 +196,7 @@ impl Day {
             standing: Standing::Free,
         }));
         // The zone may have been told since.
-        today.ends = midnight(now, zone);
+        today.ends = ends;
         today
     }
 
@@ -211,10 +259,10 @@ fn was_midnight(now: Timestamp, zone: &TimeZone) -> bool {
     midnight(before, zone) <= now
 }
 
-/// When to go on after HubSpot said at `now` that the day is spent: at midnight. Just after ours
+/// When to go on after HubSpot said so of the day: at midnight. Just after ours
 /// it may have meant the day before, and waiting for the next midnight would cost a whole day.
 #[must_use]
-pub fn day_over(now: Timestamp, zone: &TimeZone) -> Timestamp {
+fn day_over(now: Timestamp, zone: &TimeZone) -> Timestamp {
     if was_midnight(now, zone) {
         after(now, MIDNIGHT_AGAIN)
     } else {
@@ -226,25 +274,65 @@ pub fn day_over(now: Timestamp, zone: &TimeZone) -> Timestamp {
 mod tests {
     use super::*;
 
+    fn new_york() -> TimeZone {
+        TimeZone::get("America/New_York").unwrap()
+    }
+
+    #[test]
+    fn a_day_that_is_taken_up_ends_when_it_was_said_to() {
+        let ends: Timestamp = "2026-11-23T05:00:00Z".parse().unwrap();
+        for now in ["2026-11-23T01:00:00Z", "2026-11-22T23:30:00Z"] {
+            let now: Timestamp = now.parse().unwrap();
+            let mut day = Day::new(Some(10), 0);
+            let news = day.resume((10, ends), now);
+            assert_eq!(
+                news.last(),
+                Some(&(Standing::Spent, ends)),
+                "no zone is known yet"
+            );
+            let later = after(now, Duration::from_hours(3));
+            day.spend(later);
+            assert_eq!(day.counted(later), Some((11, ends)));
+            assert_eq!(day.lies_in(new_york(), later), None, "no news");
+            assert_eq!(day.over(later), ends);
+            assert_eq!(day.spend(ends), [], "a new day");
+        }
+    }
+
+    #[test]
+    fn what_was_told_for_another_midnight_is_told_anew() {
+        let now: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap();
+        let mut day = Day::new(Some(1), 0);
+        let utc = day.spend(now);
+        assert_eq!(utc.last().unwrap().1.to_string(), "2026-11-23T00:00:00Z");
+        let told = day.lies_in(new_york(), now).unwrap();
+        let (standing, ends) = *told.last().unwrap();
+        assert_eq!(
+            (standing, ends.to_string()),
+            (Standing::Spent, "2026-11-22T05:00:00Z".into())
+        );
+    }
+
     #[test]
     fn the_day_ends_at_the_accounts_own_midnight() {
-        let zone = TimeZone::get("America/New_York").unwrap();
         let now: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap(); // 22:00 the day before, there.
         let mut day = Day::new(Some(2), 0);
-        assert_eq!(day.spend(now, &zone), []);
-        let (standing, end) = *day.spend(now, &zone).last().unwrap();
+        assert_eq!(day.lies_in(new_york(), now), Some(Vec::new()));
+        assert_eq!(day.spend(now), []);
+        let (standing, end) = *day.spend(now).last().unwrap();
         assert_eq!(standing, Standing::Spent);
         assert_eq!(end.to_string(), "2026-11-22T05:00:00Z");
-        assert_eq!(day.spend(end, &zone), [], "a new day");
+        assert_eq!(day.spend(end), [], "a new day");
     }
 
     #[test]
     fn what_was_counted_before_the_zone_was_known_counts() {
         let now: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap();
         let mut day = Day::new(Some(1_000), 0);
-        day.spend(now, &TimeZone::UTC);
+        day.spend(now);
         // There it is the day before.
-        day.spend(now, &TimeZone::get("America/New_York").unwrap());
+        assert_eq!(day.lies_in(new_york(), now), Some(Vec::new()));
+        day.spend(now);
         let ends = "2026-11-22T05:00:00Z".parse().unwrap();
         assert_eq!(day.counted(now), Some((2, ends)));
     }
@@ -252,25 +340,21 @@ mod tests {
     #[test]
     fn the_next_owner_goes_on_where_the_one_before_was() {
         let now: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap();
-        let (zone, mut first) = (TimeZone::UTC, Day::new(Some(10), 0));
+        let mut first = Day::new(Some(10), 0);
         for _ in 0..8 {
-            first.spend(now, &zone);
+            first.spend(now);
         }
         let counted = first.counted(now).unwrap();
         let mut next = Day::new(Some(10), 0);
-        assert_eq!(next.resume(counted, now, &zone), []);
-        assert_eq!(next.resume((5, counted.1), now, &zone), [], "it is older");
-        let ninth = next.spend(now, &zone);
+        assert_eq!(next.resume(counted, now), []);
+        assert_eq!(next.resume((5, counted.1), now), [], "it is older");
+        let ninth = next.spend(now);
         assert_eq!(ninth, [(Standing::SendsOnly, counted.1)]);
         let tomorrow = counted.1;
         let mut later = Day::new(Some(10), 0);
-        later.resume(counted, tomorrow, &zone);
+        later.resume(counted, tomorrow);
         assert_eq!(later.counted(tomorrow), None, "that day is over");
-        later.resume(
-            (9, after(tomorrow, Duration::from_hours(48))),
-            tomorrow,
-            &zone,
-        );
+        later.resume((9, after(tomorrow, Duration::from_hours(48))), tomorrow);
         assert_eq!(later.counted(tomorrow), None, "no day ends then");
         assert_eq!(next.counted(tomorrow), None);
     }
@@ -281,7 +365,7 @@ mod tests {
         let mut day = Day::new(Some(300), 100);
         let mut news = Vec::new();
         for call in 1..=201 {
-            let passed = day.spend(now, &TimeZone::UTC).into_iter();
+            let passed = day.spend(now).into_iter();
             news.extend(passed.map(|(standing, _)| (call, standing)));
         }
         let expected = [
@@ -295,21 +379,20 @@ mod tests {
 
     #[test]
     fn what_others_use_counts_when_hubspot_tells_it() {
-        let zone = TimeZone::UTC;
         let now: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap();
         let mut day = Day::new(Some(1_000), 0);
         let told = |remaining| DailyLimit {
             max: 500,
             remaining,
         };
-        assert_eq!(day.heed(told(400), now, &zone), []);
+        assert_eq!(day.heed(told(400), now), []);
         let used = day.used(now).unwrap();
         assert_eq!(
             (used.calls, used.limit),
             (100, 500),
             "HubSpot's is the lower"
         );
-        let news = day.heed(told(0), now, &zone);
+        let news = day.heed(told(0), now);
         let passed: Vec<_> = news.iter().map(|(standing, _)| *standing).collect();
         let all = [
             Standing::SendsOnly,
@@ -318,13 +401,9 @@ mod tests {
             Standing::Spent,
         ];
         assert_eq!(passed, all);
-        assert_eq!(day.heed(told(0), now, &zone), [], "no news");
+        assert_eq!(day.heed(told(0), now), [], "no news");
         let midnight: Timestamp = "2026-11-23T00:01:00Z".parse().unwrap();
-        assert_eq!(
-            day.heed(told(0), midnight, &zone),
-            [],
-            "it may mean yesterday"
-        );
+        assert_eq!(day.heed(told(0), midnight), [], "it may mean yesterday");
         assert_eq!(day.used(midnight).unwrap().calls, 0);
     }
 
@@ -335,7 +414,7 @@ mod tests {
         let spent_at = |calls| {
             let mut day = Day::new(Some(1_000), 0);
             for _ in 0..calls {
-                day.spend(noon, &TimeZone::UTC);
+                day.spend(noon);
             }
             day.used(later).unwrap().spent_at
         };

@@ -39,6 +39,9 @@ pub struct Windows {
     /// The fewest that any window held which lies between the first call and the last one; `None`
     /// where they are closer together. It tells something only of a time with a backlog.
     pub emptiest: Option<usize>,
+    /// The longest, in seconds, from a call to the one that is as many later as the limit allows: with
+    /// a backlog, the window at its least used. `None` where there are fewer calls.
+    pub slowest: Option<f64>,
 }
 
 /// Holds every portal's calls of each bucket against a limit.
@@ -63,6 +66,7 @@ pub fn windows(calls: &[LoggedCall], limit: Limit) -> Vec<Windows> {
             fullest,
             over,
             emptiest: emptiest(&at, span),
+            slowest: slowest(&at, limit.calls as usize),
         }
     };
     by_bucket.into_iter().map(of).collect()
@@ -74,7 +78,7 @@ fn fullest(at: &[i64], span: i64, limit: usize) -> (usize, usize) {
     let (mut oldest, mut most, mut over) = (at.iter().peekable(), 0, 0);
     let mut held = 0;
     for arrival in at {
-        while (oldest.next_if(|oldest| **oldest <= arrival - span)).is_some() {
+        while (oldest.next_if(|oldest| **oldest <= arrival.saturating_sub(span))).is_some() {
             held -= 1;
         }
         held += 1;
@@ -87,11 +91,21 @@ fn fullest(at: &[i64], span: i64, limit: usize) -> (usize, usize) {
 /// The fewest arrivals in a window that begins just behind one and ends no later than the last one.
 fn emptiest(at: &[i64], span: i64) -> Option<usize> {
     let last = *at.last()?;
-    let starts = (at.iter().enumerate()).take_while(|(_, start)| **start + span <= last);
+    let starts =
+        (at.iter().enumerate()).take_while(|(_, start)| start.saturating_add(span) <= last);
     let held = |(index, start): (usize, &i64)| {
-        at.partition_point(|arrival| *arrival <= start + span) - (index + 1)
+        at.partition_point(|arrival| *arrival <= start.saturating_add(span)) - (index + 1)
     };
     starts.map(held).min()
+}
+
+fn slowest(at: &[i64], limit: usize) -> Option<f64> {
+    let later = at.get(limit..)?;
+    let took = at
+        .iter()
+        .zip(later)
+        .map(|(first, last)| last.saturating_sub(*first));
+    took.max().map(seconds)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a time of this century")]
@@ -103,9 +117,12 @@ fn took(at: &[i64]) -> f64 {
     let (Some(first), Some(last)) = (at.first(), at.last()) else {
         return 0.0;
     };
-    #[expect(clippy::cast_precision_loss, reason = "for a person")]
-    let micros = (last - first) as f64;
-    micros / 1e6
+    seconds(last.saturating_sub(*first))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for a person")]
+fn seconds(micros: i64) -> f64 {
+    micros as f64 / 1e6
 }
 
 #[cfg(test)]
@@ -134,7 +151,9 @@ mod tests {
         assert_eq!((even.fullest, even.over, even.emptiest), (2, 0, Some(2)));
         let close = of(&[0.0, 500.0, 999.999, 1_500.0, 2_100.0], "2/1s");
         assert_eq!((close.fullest, close.over, close.emptiest), (3, 1, Some(1)));
-        assert_eq!(of(&[0.0, 999.0], "2/1s").emptiest, None);
+        assert_eq!((even.slowest, close.slowest), (Some(1.0), Some(1.100_001)));
+        let short = of(&[0.0, 999.0], "2/1s");
+        assert_eq!((short.emptiest, short.slowest), (None, None));
     }
 
     #[test]

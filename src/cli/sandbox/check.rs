@@ -75,8 +75,14 @@ fn tell(one: &Windows, limit: Limit, output: &mut Output) -> io::Result<()> {
         || "shorter than a window".to_owned(),
         |least| format!("at least {least}"),
     );
+    let slowest = one.slowest.map_or_else(String::new, |seconds| {
+        format!(
+            "; from a call to number {} behind it at most {seconds:.3} s",
+            limit.calls
+        )
+    });
     output.line(format_args!(
-        "portal {}, {}: {} in {:.1} s, {} answered 429; of {limit} {fullest}, {emptiest}",
+        "portal {}, {}: {} in {:.1} s, {} answered 429; of {limit} {fullest}, {emptiest}{slowest}",
         one.portal,
         one.bucket.name(),
         count(one.calls as u64, "call"),

@@ -237,7 +237,7 @@ impl Owner {
         let mut ask_now = interval(ASK_EVERY);
         ask_now.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut token_made_at = Instant::now();
-        // What was told waits until its token is the only one.
+        // The last that was made here. What was told waits until it is the only one.
         let mut newest: Option<Token> = None;
         let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
         loop {
@@ -247,11 +247,16 @@ impl Owner {
                 () = self.holding.grant().unused() => return Ok(()),
                 token = self.consumer.next() => {
                     let Some(Ok(token)) = token else { return lost("the line was closed") };
-                    // The newest is kept. The queue is never without: it was published before
-                    // the old one is taken away.
-                    let old = std::mem::replace(&mut self.token, token);
+                    // The newest is kept, even where an older one comes in behind it. The queue is
+                    // never without: a token was published before the old one is taken away.
+                    let is_newest = |token: &Delivery| newest.is_some_and(|newest| newest.is(token));
+                    let old = if is_newest(&self.token) {
+                        token
+                    } else {
+                        std::mem::replace(&mut self.token, token)
+                    };
                     channel::ack(&old.acker).await?;
-                    if newest.take_if(|newest| newest.is(&self.token)).is_some() {
+                    if is_newest(&self.token) && !waiting.is_empty() {
                         // Answered behind the acknowledgement: the old token is gone.
                         channel::look_at(&self.channel, connections.place(), &self.queue).await?;
                         for done in waiting.drain(..) {
@@ -275,7 +280,7 @@ impl Owner {
                     self.holding.grant().set(Validity::Until(asked_at + VALID_FOR));
                     if token_made_at.elapsed() > RENEW_TOKEN_EVERY {
                         token_made_at = Instant::now();
-                        self.replace_token();
+                        newest = Some(self.replace_token());
                     }
                 }
             }

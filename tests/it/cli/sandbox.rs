@@ -14,14 +14,14 @@ fn a_log_is_held_against_a_limit() {
     insta::assert_snapshot!(shop.run(&["sandbox", "check", "even.jsonl", "--limit", "2/200ms"]), @"
     exit 0
     --- stdout
-    portal 1, send: 4 calls in 0.3 s, 0 answered 429; of 2/200ms at most 2 in a window, at least 2
+    portal 1, send: 4 calls in 0.3 s, 0 answered 429; of 2/200ms at most 2 in a window, at least 2; from a call to number 2 behind it at most 0.200 s
     ");
     shop.write("close.jsonl", &format!("{even}{}", line(320, 429)));
     let over = ["sandbox", "check", "close.jsonl", "--limit", "2/200ms"];
     insta::assert_snapshot!(shop.run(&over), @"
     exit 65
     --- stdout
-    portal 1, send: 5 calls in 0.3 s, 1 answered 429; of 2/200ms at most 3 in a window, at least 2
+    portal 1, send: 5 calls in 0.3 s, 1 answered 429; of 2/200ms at most 3 in a window, at least 2; from a call to number 2 behind it at most 0.200 s
     --- stderr
     error: 1 call on top of a full window of 2/200ms
     hint: whoever called is over the limit: HubSpot answers 429 from there on

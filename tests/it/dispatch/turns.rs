@@ -9,7 +9,7 @@ use postrider::config::{QuotaConfig, WindowConfig};
 use postrider::dispatch::Settings;
 use postrider::message::Priority;
 use postrider::outcome::{DeadReason, PauseReason};
-use postrider::provider::DailyLimit;
+use postrider::provider::{DailyLimit, Portal, Probe};
 use postrider::queue::{Parcel, Queue, Spends};
 
 use super::HOUR;
@@ -181,14 +181,21 @@ async fn where_hubspot_tells_of_a_day_that_ends_all_give_way_that_should() {
     world.end().await;
 }
 
-/// Two calls of each worker are its probe's.
+/// Two calls of each worker are its probe's. It is seven in the morning there.
 #[tokio::test(start_paused = true)]
 async fn a_day_goes_on_with_the_next_worker() {
+    let mut hubspot = Scripted::new(|id, _, _| accepted(id));
+    hubspot.probe = Box::new(|_| {
+        Probe::Open(Portal {
+            time_zone: Some("America/New_York".into()),
+            ..Portal::default()
+        })
+    });
     let of_a_day = || Settings {
         results: 0.0,
         ..of_a_day(300)
     };
-    let mut world = start(Scripted::new(|id, _, _| accepted(id)), of_a_day(), 0).await;
+    let mut world = start(hubspot, of_a_day(), 0).await;
     let publish = async |world: &World, name: &str| {
         for n in 0..100 {
             let high = Parcel {
@@ -212,7 +219,16 @@ async fn a_day_goes_on_with_the_next_worker() {
     assert_eq!(world.hubspot.calls().len(), 300 - 3 * 2);
     let reason = world.account.pauses.list().pop().unwrap().reason;
     assert_eq!(reason, PauseReason::Daily);
+    // A worker that starts with a spent day, and knows no time zone yet, waits for the same midnight.
+    world = world.stopped_and_started(of_a_day()).await;
     world.drained(24 * HOUR).await;
+    let calls = world.hubspot.calls();
+    let midnight = 17 * HOUR;
+    let waited = calls[300 - 3 * 2].at;
+    assert!(
+        midnight <= waited && waited < midnight + MINUTE,
+        "{waited:?}"
+    );
     world.end().await;
 }
 
