@@ -16,8 +16,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use postrider::clock::Clock;
-use postrider::config::WindowConfig;
-use postrider::config::{AccountConfig, Api, ApiVersion, QuotaConfig, RetryConfig, TokenSource};
+use postrider::config::{AccountConfig, Config, RetryConfig, Sources, WindowConfig};
 use postrider::message::{AccountName, SendRequest};
 use postrider::outcome::{Accepted, Failure, FailureClass, Outcome, Scope, Words};
 use postrider::provider::Provider;
@@ -149,19 +148,15 @@ fn context() -> Context {
     }
 }
 
+/// As it is where nothing but a token is configured.
 fn account() -> AccountConfig {
-    AccountConfig {
-        token: TokenSource::Given("pat-eu1-bench".into()),
-        portal_id: None,
-        base_url: "http://127.0.0.1:1".parse().unwrap(),
-        api: Api::Transactional,
-        api_version: ApiVersion::V2026_09,
-        quota: QuotaConfig::default(),
-        results: 1.0,
-        concurrency: 4,
-        low_share: 0.05,
-        timeout: Duration::from_secs(20),
-    }
+    let token = ("POSTRIDER_ACCOUNTS__DEFAULT__TOKEN", "pat-eu1-bench");
+    let sources = Sources {
+        env: vec![(token.0.to_owned(), token.1.to_owned())],
+        ..Sources::default()
+    };
+    let mut config = Config::load(&sources).unwrap();
+    config.accounts.remove(&AccountName::default()).unwrap()
 }
 
 criterion_group!(pure, parse, call, decide, window, model);

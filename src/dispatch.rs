@@ -8,6 +8,7 @@
 
 mod account;
 mod attempt;
+mod boxes;
 mod burst;
 mod day;
 mod follow_up;
@@ -203,8 +204,8 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 lost,
             );
             self.account.given_up(sends + results, calls.len());
-            // Every call of ours has gone out: the next owner need not wait for their answers.
             self.tell_day(&lease, told).await;
+            // Every call of ours has gone out: the next owner need not wait for their answers.
             drop(lease);
             calls.close();
             calls.wait().await;

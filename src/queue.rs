@@ -27,7 +27,7 @@ use crate::outcome::Disposition;
 use crate::story::Story;
 
 pub use announcement::{Announcement, Kind};
-pub use lease::{Before, DayCalls, Grant, Lease, Spends, Teller, Validity, Word};
+pub use lease::{Before, DayCalls, Grant, Lease, Note, Spends, Teller, Validity, Word};
 pub use turn::Turns;
 
 /// What a worker receives from.

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-pub use self::day::{Day, DayUsed, Standing, midnight};
+pub use self::day::{Day, DayUsed, Standing};
 use self::window::Window;
 use crate::config::{AdaptiveConfig, WindowConfig};
 use crate::provider::{PROBE_CALLS, RollingLimit};
@@ -106,7 +106,8 @@ pub struct WindowUsed {
 }
 
 /// How much closer together than they left two calls may arrive, unless HubSpot teaches otherwise:
-/// a hundredth of the window, less what waits end late by, and at most 75 ms.
+/// a hundredth of the window, less what waits end late by (half of it at the least), and at most
+/// 75 ms.
 #[must_use]
 pub fn spread(window: Duration) -> Duration {
     let hundredth = window / 100;

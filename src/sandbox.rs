@@ -45,6 +45,7 @@
 //! `sendId`, results by address, so that a replay under another `sendId` can go well.
 
 pub mod answer;
+mod checker;
 mod control;
 pub mod faults;
 pub mod memory;
@@ -52,7 +53,6 @@ pub mod model;
 pub mod server;
 pub mod status;
 mod window;
-mod windows;
 mod wire;
 
 use std::fmt;
@@ -62,11 +62,11 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use secrecy::SecretString;
 
-pub use answer::{Answer, Call};
+pub use answer::{Answer, Bucket, Call};
+pub use checker::{LoggedCall, Windows, check};
 pub use faults::Faults;
 pub use model::{Ending, Model, Reply};
 pub use server::serve;
-pub use windows::{LoggedCall, Windows, windows};
 
 /// What the sandbox is told at its start. Every part parses from the text of its flag
 /// (`Span`, `Limit`, `Faults` are `FromStr`, so clap names the flag in an error).

@@ -106,10 +106,10 @@ impl<'a> Backlog<'a> {
     /// Publishes so many requests, each durable, and tells how long that took.
     pub async fn fill(&self, requests: u64) -> Duration {
         let began = Instant::now();
-        match &self.queue {
-            Kind::Amqp(queue) => self.publish(queue, requests).await,
-            Kind::Sqlite { queue, .. } => self.publish(queue, requests).await,
-        }
+        let first = self.published.fetch_add(requests, Ordering::Relaxed);
+        let numbers = first..first + requests;
+        self.publish_all(numbers.map(|number| parcel(&self.url, number)))
+            .await;
         began.elapsed()
     }
 
@@ -121,10 +121,7 @@ impl<'a> Backlog<'a> {
             pace.tick().await;
             let parcel = parcel(&self.url, number);
             began.insert(parcel.message_id.clone().unwrap(), Clock::system().now());
-            match &self.queue {
-                Kind::Amqp(queue) => queue.publish(parcel).await.unwrap(),
-                Kind::Sqlite { queue, .. } => queue.publish(parcel).await.unwrap(),
-            }
+            self.publish(parcel).await;
         }
         began
     }
@@ -136,15 +133,7 @@ impl<'a> Backlog<'a> {
             message_id: Some(format!("letter-{number}")),
             ..parcel(&self.url, number)
         };
-        let queue = match &self.queue {
-            Kind::Amqp(queue) => queue,
-            Kind::Sqlite { .. } => return,
-        };
-        stream::iter(0..requests)
-            .for_each_concurrent(PUBLISHING, async |number| {
-                queue.publish(unreadable(number)).await.unwrap();
-            })
-            .await;
+        self.publish_all((0..requests).map(unreadable)).await;
     }
 
     /// How many dead letters stand.
@@ -158,13 +147,17 @@ impl<'a> Backlog<'a> {
         dead.map(|depth| depth.messages).sum()
     }
 
-    async fn publish(&self, queue: &impl Queue, requests: u64) {
-        let first = self.published.fetch_add(requests, Ordering::Relaxed);
-        stream::iter(first..first + requests)
-            .for_each_concurrent(PUBLISHING, async |number| {
-                queue.publish(parcel(&self.url, number)).await.unwrap();
-            })
+    async fn publish_all(&self, parcels: impl Iterator<Item = Parcel>) {
+        stream::iter(parcels)
+            .for_each_concurrent(PUBLISHING, |parcel| self.publish(parcel))
             .await;
+    }
+
+    async fn publish(&self, parcel: Parcel) {
+        match &self.queue {
+            Kind::Amqp(queue) => queue.publish(parcel).await.unwrap(),
+            Kind::Sqlite { queue, .. } => queue.publish(parcel).await.unwrap(),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties};
+use lapin::{Channel, Connection, ConnectionProperties, Consumer};
 use reqwest::Client;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use tokio::sync::Semaphore;
@@ -26,20 +26,8 @@ pub struct Args {
 }
 
 pub async fn run(args: Args) {
-    let connection = Connection::connect(&args.url, ConnectionProperties::default());
-    let connection = connection.await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    let qos = BasicQosOptions::default();
-    channel.basic_qos(PREFETCH, qos).await.unwrap();
     let queue = format!("{PREFIX}.send.default.normal");
-    let options = BasicConsumeOptions::default();
-    let consumer = channel.basic_consume(
-        queue.as_str().into(),
-        "".into(),
-        options,
-        FieldTable::default(),
-    );
-    let mut consumer = consumer.await.unwrap();
+    let (connection, _channel, mut consumer) = consume(&args.url, &queue, PREFETCH).await;
     let client = Client::builder().tls_certs_only([]).build().unwrap();
     let url: Arc<str> = format!(
         "{}/marketing/transactional/2026-09/single-email/send",
@@ -63,6 +51,19 @@ pub async fn run(args: Args) {
     tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink())
         .await
         .unwrap();
+}
+
+/// A connection, its one channel, and what it receives from a queue.
+pub async fn consume(url: &str, queue: &str, prefetch: u16) -> (Connection, Channel, Consumer) {
+    let connection = Connection::connect(url, ConnectionProperties::default());
+    let connection = connection.await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let qos = BasicQosOptions::default();
+    channel.basic_qos(prefetch, qos).await.unwrap();
+    let options = BasicConsumeOptions::default();
+    let consumer = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default());
+    let consumer = consumer.await.unwrap();
+    (connection, channel, consumer)
 }
 
 async fn send(client: &Client, url: &str, delivery: Delivery) {

@@ -3,15 +3,12 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
-    ConfirmSelectOptions,
-};
-use lapin::types::FieldTable;
-use lapin::{BasicProperties, Connection, ConnectionProperties};
+use lapin::BasicProperties;
+use lapin::options::{BasicAckOptions, BasicPublishOptions, ConfirmSelectOptions};
 use tokio::time::{Instant, sleep};
 
 use crate::backlog::PREFIX;
+use crate::bare::consume;
 use crate::run::{Contestant, Rig, ours};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -59,18 +56,10 @@ pub struct Args {
 
 /// The least that moves letters without losing one: publish, wait for the confirm, then acknowledge.
 pub async fn bare(args: Args) {
-    let connection = Connection::connect(&args.url, ConnectionProperties::default());
-    let connection = connection.await.unwrap();
-    let channel = connection.create_channel().await.unwrap();
+    let dead = format!("{PREFIX}.dead");
+    let (connection, channel, letters) = consume(&args.url, &dead, AT_ONCE).await;
     let confirms = ConfirmSelectOptions::default();
     channel.confirm_select(confirms).await.unwrap();
-    let qos = BasicQosOptions::default();
-    channel.basic_qos(AT_ONCE, qos).await.unwrap();
-    let dead = format!("{PREFIX}.dead");
-    let options = BasicConsumeOptions::default();
-    let fields = FieldTable::default();
-    let consumer = channel.basic_consume(dead.as_str().into(), "".into(), options, fields);
-    let letters = consumer.await.unwrap();
     let lane = format!("{PREFIX}.send.default.normal");
     let (channel, lane) = (&channel, lane.as_str());
     letters

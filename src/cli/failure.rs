@@ -1,6 +1,7 @@
 //! How a command ends when it does not end well: an exit code, what is wrong, and the next step.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
@@ -46,6 +47,12 @@ impl Failure {
 
     pub(super) fn bug(problem: impl Into<String>) -> Self {
         Self::new(Exit::Bug, problem).hint("please report it, with the command and this text")
+    }
+
+    /// Of a file that the command line names.
+    pub(super) fn unreadable(path: &Path, error: &io::Error) -> Self {
+        let problem = format!("{} cannot be read: {error}", path.display());
+        Self::new(Exit::Data, problem).hint("name a readable file, or `-` for standard input")
     }
 
     #[must_use]

@@ -64,9 +64,14 @@ pub(super) async fn run(config: &Config, args: Args, output: &mut Output) -> Res
     let mut report = Report::new(config.queue.url.place());
     let entries = if let Some(path) = &file {
         let mut input = open(path)?;
-        let metadata = input.metadata().map_err(|error| unreadable(path, &error))?;
+        let metadata = input
+            .metadata()
+            .map_err(|error| Failure::unreadable(path, &error))?;
         if metadata.is_dir() {
-            return Err(unreadable(path, &io::ErrorKind::IsADirectory.into()));
+            return Err(Failure::unreadable(
+                path,
+                &io::ErrorKind::IsADirectory.into(),
+            ));
         }
         let mut length = None;
         if metadata.is_file() {
@@ -104,7 +109,7 @@ fn check_all(
     let mut good = 0;
     let mut report = Report::new(String::new());
     for entry in Requests::new(BufReader::new(input), defaults.clone()) {
-        let entry = entry.map_err(|error| unreadable(path, &error))?;
+        let entry = entry.map_err(|error| Failure::unreadable(path, &error))?;
         match entry.request {
             Ok(_) => good += 1,
             Err(malformed) => report.refused(entry.line, &malformed, output),
@@ -230,15 +235,7 @@ async fn publish(
 }
 
 fn open(path: &Path) -> Result<File, Failure> {
-    File::open(path).map_err(|error| unreadable(path, &error))
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> Failure {
-    Failure::new(
-        Exit::Data,
-        format!("{} cannot be read: {error}", path.display()),
-    )
-    .hint("name a readable file, or `-` for standard input")
+    File::open(path).map_err(|error| Failure::unreadable(path, &error))
 }
 
 fn account(name: &str) -> Result<AccountName, String> {

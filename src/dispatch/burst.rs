@@ -36,8 +36,9 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         };
         let is_over = limit.window + limit.window / 10;
         let work = async {
-            // While the next owner is told of bursts: when that is to end.
+            // Whether the next owner will know of bursts for certain.
             let mut is_known = lease.before == Before::Somebody(Spends::AtOnce);
+            // While it may be told of them: when that is to end.
             let mut told = is_known.then(|| Instant::now() + is_over);
             loop {
                 tokio::select! {

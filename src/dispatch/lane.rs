@@ -1,14 +1,15 @@
 //! The loop of one lane: an open gate, a permit, a token, and only then a delivery.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::boxes::Boxes;
 use super::{
     Dispatcher, NoCall, QUEUE_ERROR_WAIT, attempt, follow_up, mishap, pause_for, sleep_until,
 };
@@ -26,9 +27,6 @@ const HOLD_MAX: Duration = Duration::from_secs(20);
 const INTAKE_AGE_MAX: Duration = Duration::from_mins(10);
 /// Messages prefetched for each call that may be in flight: enough to never wait for the broker.
 const PREFETCH_PER_PERMIT: u16 = 4;
-/// Boxes of work that are kept for each lane, of some 20 KiB each: one comes back for each that is
-/// taken, when there is much to do.
-const BOXES_MAX: usize = 8;
 /// From here on memory counts for more: then it is twice the calls that may be in flight, since
 /// what is in hand is counted too.
 const PREFETCH_ENOUGH: u16 = 500;
@@ -46,11 +44,6 @@ struct Turn<'a, Q: Queue> {
     token: Option<Token>,
     boxes: Arc<Boxes>,
 }
-
-/// The boxes of work that is done, for work to come: a future has room for each of its steps, which
-/// is more than an allocator gives and takes back at no cost.
-#[derive(Default)]
-struct Boxes(Mutex<Vec<ReusableBoxFuture<'static, ()>>>);
 
 /// What a call holds: of the calls that may be in flight, and of the window. Nothing where no call
 /// is made.
@@ -261,32 +254,6 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             permit: turn.permit.take(),
             flight,
         }
-    }
-}
-
-impl Boxes {
-    fn filled(
-        &self,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) -> ReusableBoxFuture<'static, ()> {
-        match self.lock().pop() {
-            Some(mut used) => {
-                used.set(work);
-                used
-            }
-            None => ReusableBoxFuture::new(work),
-        }
-    }
-
-    fn keep(&self, done: ReusableBoxFuture<'static, ()>) {
-        let mut boxes = self.lock();
-        if boxes.len() < BOXES_MAX {
-            boxes.push(done);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<ReusableBoxFuture<'static, ()>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Announcement {
 
 /// Which fact. `Accepted` is followed by one of the others, unless results are not looked up; the
 /// others are where a request ends, and exclude each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// HubSpot took it. That is not *sent*.
     Accepted,
@@ -42,14 +42,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [
-        Self::Accepted,
-        Self::Sent,
-        Self::Refused,
-        Self::Unknown,
-        Self::Dead,
-    ];
-
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {

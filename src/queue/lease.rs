@@ -57,6 +57,13 @@ pub enum Word {
     Day(DayCalls),
 }
 
+/// All that the owners so far have told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Note {
+    pub spends: Spends,
+    pub day: Option<DayCalls>,
+}
+
 /// Writes a word down where the next owner finds it; whether that was done.
 #[derive(Clone)]
 pub struct Teller(Arc<Tell>);
@@ -95,7 +102,8 @@ impl Grant {
     #[must_use]
     pub fn new(
         validity: Validity,
-        (before, day): (Before, Option<DayCalls>),
+        before: Before,
+        day: Option<DayCalls>,
         teller: Teller,
     ) -> (Self, Lease) {
         let term = Arc::new(Term {
@@ -141,8 +149,8 @@ impl Grant {
 impl Lease {
     /// A lease that nobody can take away.
     #[must_use]
-    pub fn forever(before: (Before, Option<DayCalls>), teller: Teller) -> Self {
-        Grant::new(Validity::Held, before, teller).1
+    pub fn forever(before: Before, day: Option<DayCalls>, teller: Teller) -> Self {
+        Grant::new(Validity::Held, before, day, teller).1
     }
 
     /// Tells the next owner what holds from now on. Unless it is true, it may not have been told.
@@ -189,6 +197,17 @@ impl Lease {
 
     fn validity(&self) -> Validity {
         *(self.term.validity.lock()).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Note ===
+
+impl Note {
+    pub fn add(&mut self, word: Word) {
+        match word {
+            Word::Spends(spends) => self.spends = spends,
+            Word::Day(day) => self.day = Some(day),
+        }
     }
 }
 

@@ -208,8 +208,8 @@ impl Queue for SqliteQueue {
             Mode::Worker => {
                 let name = account.clone();
                 let day = self.read(move |store| store.day(&name)).await?;
-                let before = (self.shared.before, day);
-                Ok(Lease::forever(before, self.teller(account)))
+                let before = self.shared.before;
+                Ok(Lease::forever(before, day, self.teller(account)))
             }
             Mode::Command => Err(self.taken()),
         }

@@ -15,6 +15,10 @@ const LEAVE: [(u64, Standing); 3] = [
     (20, Standing::NoLow),
     (50, Standing::HighOnly),
 ];
+/// How far HubSpot's clock may be behind ours.
+const CLOCKS_APART: Duration = Duration::from_mins(5);
+/// When HubSpot is asked again whose midnight seems to come later than ours.
+const MIDNIGHT_AGAIN: Duration = Duration::from_mins(1);
 /// No day is longer; one in autumn has 25 hours.
 const DAY_MAX: Duration = Duration::from_hours(26);
 
@@ -128,17 +132,21 @@ impl Day {
         Some(self.look())
     }
 
-    /// When to go on after HubSpot said at `now` that the day is spent.
+    /// When to go on after HubSpot said at `now` that the day is spent: at midnight. Just after ours it
+    /// may have meant the day before, and waiting for the next midnight would cost a whole day.
     #[must_use]
     pub fn over(&self, now: Timestamp) -> Timestamp {
-        let zone = self.zone.clone().unwrap_or(TimeZone::UTC);
-        let ends = self.ends(now);
-        // Unless an owner before knew better.
-        if ends == midnight(now, &zone) {
-            day_over(now, &zone)
+        if self.has_just_begun(now) {
+            after(now, MIDNIGHT_AGAIN)
         } else {
-            ends
+            self.ends(now)
         }
+    }
+
+    /// Whether HubSpot's midnight may still be to come where ours is over.
+    fn has_just_begun(&self, now: Timestamp) -> bool {
+        let before = now.checked_sub(CLOCKS_APART).unwrap_or(now);
+        self.ends(before) <= now
     }
 
     /// When the day ends that `now` lies in.
@@ -160,8 +168,7 @@ impl Day {
     /// HubSpot told how much of the day is used, by whomever. Just after our midnight it may have
     /// meant the day before.
     pub fn heed(&mut self, limit: DailyLimit, now: Timestamp) -> Vec<(Standing, Timestamp)> {
-        let zone = self.zone.clone().unwrap_or(TimeZone::UTC);
-        if self.limit.is_none() || was_midnight(now, &zone) {
+        if self.limit.is_none() || self.has_just_begun(now) {
             return Vec::new();
         }
         let today = self.today(now);
@@ -236,9 +243,8 @@ impl Today {
     }
 }
 
-/// The end of the day that `now` lies in, in the account's time zone.
-#[must_use]
-pub fn midnight(now: Timestamp, zone: &TimeZone) -> Timestamp {
+/// The end of the day that `now` lies in, in a time zone.
+fn midnight(now: Timestamp, zone: &TimeZone) -> Timestamp {
     now.to_zoned(zone.clone())
         .checked_add(1.day())
         .and_then(|tomorrow| tomorrow.start_of_day())
@@ -246,28 +252,6 @@ pub fn midnight(now: Timestamp, zone: &TimeZone) -> Timestamp {
             |_| after(now, Duration::from_hours(24)),
             |day| day.timestamp(),
         )
-}
-
-/// How far HubSpot's clock may be behind ours.
-const CLOCKS_APART: Duration = Duration::from_mins(5);
-/// When HubSpot is asked again whose midnight seems to come later than ours.
-const MIDNIGHT_AGAIN: Duration = Duration::from_mins(1);
-
-/// Whether HubSpot's midnight may still be to come where ours is over.
-fn was_midnight(now: Timestamp, zone: &TimeZone) -> bool {
-    let before = now.checked_sub(CLOCKS_APART).unwrap_or(now);
-    midnight(before, zone) <= now
-}
-
-/// When to go on after HubSpot said so of the day: at midnight. Just after ours
-/// it may have meant the day before, and waiting for the next midnight would cost a whole day.
-#[must_use]
-fn day_over(now: Timestamp, zone: &TimeZone) -> Timestamp {
-    if was_midnight(now, zone) {
-        after(now, MIDNIGHT_AGAIN)
-    } else {
-        midnight(now, zone)
-    }
 }
 
 #[cfg(test)]

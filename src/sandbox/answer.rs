@@ -125,6 +125,8 @@ impl Operation {
 }
 
 impl Bucket {
+    pub const ALL: [Self; 2] = [Self::Send, Self::Api];
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Send => "send",

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::output::{Mood, Output, count, talk};
-use crate::sandbox::{Limit, LoggedCall, Windows, windows};
+use crate::sandbox::{self, Bucket, Limit, LoggedCall, Windows};
 
 /// Hold a log of calls against a rolling limit, afterwards and from outside
 ///
@@ -20,31 +20,22 @@ pub(super) struct Args {
     /// Calls in any rolling window, such as 190/10s
     #[arg(long, value_name = "CALLS/TIME")]
     limit: Limit,
-    /// Only these calls
-    #[arg(long, value_enum)]
-    bucket: Option<Which>,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Which {
-    /// Calls to Single Send
-    Send,
-    /// All others
-    Api,
+    /// Only these calls: send (to Single Send) or api (all others)
+    #[arg(long, value_parser = bucket)]
+    bucket: Option<Bucket>,
 }
 
 pub(super) fn run(args: &Args, output: &mut Output) -> Result<(), Failure> {
     let file = args.file.as_deref().filter(|path| *path != Path::new("-"));
     let mut calls = match file {
         Some(path) => {
-            let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+            let file = File::open(path).map_err(|error| Failure::unreadable(path, &error))?;
             read(path, BufReader::new(file))?
         }
         None => read(Path::new("standard input"), io::stdin().lock())?,
     };
-    let which = args.bucket.map(Which::name);
-    calls.retain(|call| which.is_none_or(|name| call.bucket.name() == name));
-    let told = windows(&calls, args.limit);
+    calls.retain(|call| args.bucket.is_none_or(|bucket| call.bucket == bucket));
+    let told = sandbox::check(&calls, args.limit);
     for one in &told {
         if output.json {
             output.object(one)?;
@@ -94,7 +85,7 @@ fn tell(one: &Windows, limit: Limit, output: &mut Output) -> io::Result<()> {
 fn read(place: &Path, input: impl BufRead) -> Result<Vec<LoggedCall>, Failure> {
     let mut calls = Vec::new();
     for (number, line) in (1..).zip(input.lines()) {
-        let line = line.map_err(|error| unreadable(place, &error))?;
+        let line = line.map_err(|error| Failure::unreadable(place, &error))?;
         if line.trim().is_empty() {
             continue;
         }
@@ -108,19 +99,7 @@ fn read(place: &Path, input: impl BufRead) -> Result<Vec<LoggedCall>, Failure> {
     Ok(calls)
 }
 
-fn unreadable(place: &Path, error: &io::Error) -> Failure {
-    Failure::new(
-        Exit::Data,
-        format!("cannot read {}: {error}", place.display()),
-    )
-    .hint("name a file, or leave it out to read standard input")
-}
-
-impl Which {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Send => "send",
-            Self::Api => "api",
-        }
-    }
+fn bucket(name: &str) -> Result<Bucket, String> {
+    let found = Bucket::ALL.into_iter().find(|bucket| bucket.name() == name);
+    found.ok_or_else(|| format!("it is one of {}", Bucket::ALL.map(Bucket::name).join(", ")))
 }

@@ -54,10 +54,10 @@ struct Teller {
 
 /// Who listens for which kind, by account.
 #[derive(Debug, Default)]
-struct Audiences(Mutex<BTreeMap<AccountName, [Option<Audience>; Kind::ALL.len()]>>);
+struct Audiences(Mutex<BTreeMap<(Kind, AccountName), Audience>>);
 
 /// Whether anybody has bound a queue for outcomes of a kind, and when the broker said so.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Audience {
     listens: bool,
     answered_at: Instant,
@@ -226,22 +226,19 @@ impl Audiences {
     /// Whether anybody listens, where the broker has said so a moment ago.
     fn of(&self, kind: Kind, account: &AccountName) -> Option<bool> {
         let audiences = self.lock();
-        let audience = audiences.get(account)?.get(kind as usize).copied()??;
+        let audience = audiences.get(&(kind, account.clone()))?;
         (audience.answered_at.elapsed() < ASK_AGAIN).then_some(audience.listens)
     }
 
     fn answered(&self, kind: Kind, account: &AccountName, listens: bool) {
-        let mut audiences = self.lock();
-        let of_account = audiences.entry(account.clone()).or_default();
-        if let Some(audience) = of_account.get_mut(kind as usize) {
-            *audience = Some(Audience {
-                listens,
-                answered_at: Instant::now(),
-            });
-        }
+        let audience = Audience {
+            listens,
+            answered_at: Instant::now(),
+        };
+        self.lock().insert((kind, account.clone()), audience);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<AccountName, [Option<Audience>; Kind::ALL.len()]>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Kind, AccountName), Audience>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -20,10 +20,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use super::fleet::{Fleet, Holding};
 use super::link::{Connections, HEARTBEAT};
 use super::open_channel::OpenChannel;
-use super::token::{Note, Token};
+use super::token::Token;
 use super::{Shared, channel};
 use crate::message::AccountName;
-use crate::queue::{Before, Grant, Lease, QueueError, Teller, Validity, Word};
+use crate::queue::{Before, Grant, Lease, Note, QueueError, Teller, Validity, Word};
 
 /// How often the broker is asked, which renews the lease.
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -198,7 +198,7 @@ impl Handed {
         };
         let (teller, told) = teller();
         let validity = Validity::Until(asked_at + VALID_FOR);
-        let (grant, lease) = Grant::new(validity, (before, note.day), teller);
+        let (grant, lease) = Grant::new(validity, before, note.day, teller);
         let holding = fleet.holding(Arc::new(grant), passes).await;
         let owner = holding.map(|holding| Owner {
             connections: candidate.connections,

@@ -8,25 +8,18 @@ use uuid::Uuid;
 use super::DEFAULT_EXCHANGE;
 use super::link::Connections;
 use super::properties::PERSISTENT;
-use crate::queue::{DayCalls, QueueError, Spends, Word};
+use crate::queue::{DayCalls, Note, QueueError, Spends};
 
 /// Behind the id: how the owner spends windows.
 const EVENLY: u8 = 0;
 const AT_ONCE: u8 = 1;
 
-/// The token of a lease.
+/// The token of a lease. Behind the id stand a byte for how the owner spends windows and, where it
+/// counts days, two numbers of eight bytes: when that day ends, in seconds of Unix time, and its calls.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Token {
     id: Uuid,
     note: Note,
-}
-
-/// What an owner tells the next one: a byte for how it spends windows and, where it counts days,
-/// two numbers of eight bytes for when that day ends, in seconds of Unix time, and its calls.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Note {
-    pub(super) spends: Spends,
-    pub(super) day: Option<DayCalls>,
 }
 
 impl Token {
@@ -44,7 +37,7 @@ impl Token {
 
     /// What the owner told that had this one last.
     pub(super) fn note(token: &Delivery) -> Note {
-        Note::read(token.data.get(size_of::<Uuid>()..).unwrap_or_default())
+        read(token.data.get(size_of::<Uuid>()..).unwrap_or_default())
     }
 
     pub(super) async fn publish(
@@ -52,7 +45,7 @@ impl Token {
         connections: &Connections,
         queue: &str,
     ) -> Result<(), QueueError> {
-        let body = [&self.id.as_bytes()[..], &self.note.written()].concat();
+        let body = [&self.id.as_bytes()[..], &written(self.note)].concat();
         let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
         (connections.publisher)
             .publish_confirmed(DEFAULT_EXCHANGE, queue, &body, properties)
@@ -60,43 +53,34 @@ impl Token {
     }
 }
 
-impl Note {
-    pub(super) fn add(&mut self, word: Word) {
-        match word {
-            Word::Spends(spends) => self.spends = spends,
-            Word::Day(day) => self.day = Some(day),
-        }
+fn written(note: Note) -> Vec<u8> {
+    let spends = match note.spends {
+        Spends::Evenly => EVENLY,
+        Spends::AtOnce => AT_ONCE,
+    };
+    let mut bytes = vec![spends];
+    if let Some(day) = note.day {
+        bytes.extend(day.ends.as_second().to_be_bytes());
+        bytes.extend(day.calls.to_be_bytes());
     }
+    bytes
+}
 
-    fn written(self) -> Vec<u8> {
-        let spends = match self.spends {
-            Spends::Evenly => EVENLY,
-            Spends::AtOnce => AT_ONCE,
-        };
-        let mut bytes = vec![spends];
-        if let Some(day) = self.day {
-            bytes.extend(day.ends.as_second().to_be_bytes());
-            bytes.extend(day.calls.to_be_bytes());
-        }
-        bytes
-    }
-
-    /// Whatever cannot be read was not told.
-    fn read(bytes: &[u8]) -> Self {
-        let (spends, day) = bytes.split_first().unwrap_or((&EVENLY, &[]));
-        let day = day.split_first_chunk().and_then(|(ends, calls)| {
-            Some(DayCalls {
-                calls: u64::from_be_bytes(*calls.first_chunk()?),
-                ends: Timestamp::from_second(i64::from_be_bytes(*ends)).ok()?,
-            })
-        });
-        let spends = if *spends == AT_ONCE {
-            Spends::AtOnce
-        } else {
-            Spends::Evenly
-        };
-        Self { spends, day }
-    }
+/// Whatever cannot be read was not told.
+fn read(bytes: &[u8]) -> Note {
+    let (spends, day) = bytes.split_first().unwrap_or((&EVENLY, &[]));
+    let day = day.split_first_chunk().and_then(|(ends, calls)| {
+        Some(DayCalls {
+            calls: u64::from_be_bytes(*calls.first_chunk()?),
+            ends: Timestamp::from_second(i64::from_be_bytes(*ends)).ok()?,
+        })
+    });
+    let spends = if *spends == AT_ONCE {
+        Spends::AtOnce
+    } else {
+        Spends::Evenly
+    };
+    Note { spends, day }
 }
 
 #[cfg(test)]
@@ -115,22 +99,22 @@ mod tests {
                     ends: Timestamp::from_second(ends.into()).unwrap(),
                 }),
             };
-            prop_assert_eq!(Note::read(&note.written()), note);
+            prop_assert_eq!(read(&written(note)), note);
         }
 
         #[test]
         fn anything_is_read(bytes: Vec<u8>) {
-            Note::read(&bytes);
+            read(&bytes);
         }
     }
 
     #[test]
     fn what_older_owners_wrote_is_read() {
-        assert_eq!(Note::read(&[]), Note::default());
+        assert_eq!(read(&[]), Note::default());
         let at_once = Note {
             spends: Spends::AtOnce,
             day: None,
         };
-        assert_eq!(Note::read(&[AT_ONCE]), at_once);
+        assert_eq!(read(&[AT_ONCE]), at_once);
     }
 }

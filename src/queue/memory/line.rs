@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::{Before, DayCalls, Grant, Lease, Spends, Teller, Validity, Word};
+use super::super::{Before, Grant, Lease, Note, Teller, Validity, Word};
 
 /// The line before one account.
 #[derive(Debug, Default)]
@@ -11,8 +11,7 @@ pub(super) struct Line {
     /// Terms of ownership so far.
     terms: u64,
     /// What the last owners told.
-    spends: Spends,
-    day: Option<DayCalls>,
+    note: Note,
 }
 
 #[derive(Debug)]
@@ -34,9 +33,9 @@ impl Line {
         let before = if self.terms == 0 {
             Before::Nobody
         } else {
-            Before::Somebody(self.spends)
+            Before::Somebody(self.note.spends)
         };
-        let (grant, lease) = Grant::new(Validity::Held, (before, self.day), teller);
+        let (grant, lease) = Grant::new(Validity::Held, before, self.note.day, teller);
         let grant = Arc::new(grant);
         self.terms += 1;
         self.owner = Some(Owner {
@@ -49,10 +48,8 @@ impl Line {
     /// What its owner tells; whether it is the owner still.
     pub(super) fn told(&mut self, connection: u64, word: Word) -> bool {
         let is_owner = self.is_of(connection);
-        match word {
-            _ if !is_owner => {}
-            Word::Spends(spends) => self.spends = spends,
-            Word::Day(day) => self.day = Some(day),
+        if is_owner {
+            self.note.add(word);
         }
         is_owner
     }

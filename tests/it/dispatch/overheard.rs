@@ -73,7 +73,7 @@ impl Queue for Overheard {
                 let is_told = word == Word::Spends(Spends::Evenly);
                 Box::pin(std::future::ready(is_told))
             });
-            return Ok(Lease::forever((Before::Nobody, None), teller));
+            return Ok(Lease::forever(Before::Nobody, None, teller));
         }
         self.queue.lease(account).await
     }

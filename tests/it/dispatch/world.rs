@@ -230,29 +230,22 @@ impl World {
     }
 
     /// Another worker in place of this one, which ends in order.
-    pub(super) async fn stopped_and_started(self, settings: Settings) -> Self {
+    pub(super) async fn stopped_and_started(mut self, settings: Settings) -> Self {
         self.stop.cancel();
-        self.running.await.unwrap().unwrap();
-        Self::over(
-            self.queue,
-            self.overheard,
-            self.hubspot,
-            self.clock,
-            settings,
-        )
+        (&mut self.running).await.unwrap().unwrap();
+        self.replaced(settings)
     }
 
     /// Another worker in place of this one, which dies.
     pub(super) fn killed_and_started(self, settings: Settings) -> Self {
         self.running.abort();
         self.queue.lose_connection();
-        Self::over(
-            self.queue,
-            self.overheard,
-            self.hubspot,
-            self.clock,
-            settings,
-        )
+        self.replaced(settings)
+    }
+
+    fn replaced(self, settings: Settings) -> Self {
+        let (queue, overheard) = (self.queue, self.overheard);
+        Self::over(queue, overheard, self.hubspot, self.clock, settings)
     }
 
     /// Lets time pass until nothing stands anywhere but among the dead, at most `limit`.

@@ -46,7 +46,7 @@ pub struct Windows {
 
 /// Holds every portal's calls of each bucket against a limit.
 #[must_use]
-pub fn windows(calls: &[LoggedCall], limit: Limit) -> Vec<Windows> {
+pub fn check(calls: &[LoggedCall], limit: Limit) -> Vec<Windows> {
     let mut by_bucket: BTreeMap<(u32, Bucket), Vec<&LoggedCall>> = BTreeMap::new();
     for call in calls {
         let of = by_bucket.entry((call.portal, call.bucket)).or_default();
@@ -142,7 +142,7 @@ mod tests {
     }
 
     fn of(at: &[f64], limit: &str) -> Windows {
-        windows(&sends(at), limit.parse().unwrap()).remove(0)
+        check(&sends(at), limit.parse().unwrap()).remove(0)
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
             status: 429,
             ..calls[0]
         });
-        let told = windows(&calls, "1/1s".parse().unwrap());
+        let told = check(&calls, "1/1s".parse().unwrap());
         let told: Vec<_> = (told.iter())
             .map(|it| (it.portal, it.bucket, it.fullest, it.refused))
             .collect();
