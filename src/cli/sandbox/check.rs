@@ -11,11 +11,12 @@ use crate::sandbox::{self, Bucket, Limit, LoggedCall, Windows};
 /// Hold a log of calls against a rolling limit, afterwards and from outside
 ///
 /// The log is what `/_sandbox/calls` gives. Of each portal and bucket it tells how full the fullest
-/// window was, and how empty the emptiest one between the first call and the last. Any sender's
-/// calls can be checked, not Postrider's alone.
+/// window was, how empty the emptiest one between the first call and the last, and the longest that
+/// as many calls took as the limit allows. Any sender's calls can be checked, not Postrider's alone.
+/// The exit code is 65 where a window held too many.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// JSON Lines {"at":MILLISECONDS,"bucket":"send","status":200} [default: standard input]
+    /// JSON Lines {"at":MILLISECONDS,"portal":1,"bucket":"send","status":200} [default: standard input]
     file: Option<PathBuf>,
     /// Calls in any rolling window, such as 190/10s
     #[arg(long, value_name = "CALLS/TIME")]

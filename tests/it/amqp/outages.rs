@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use lapin::BasicProperties;
 use postrider::clock::{self, Clock};
 use postrider::message::{AccountName, Priority};
 use postrider::outcome::Disposition;
 use postrider::queue::amqp::{AmqpOptions, AmqpQueue};
-use postrider::queue::{Before, Intake, Queue, QueueError, Spends, Word};
+use postrider::queue::{Before, DayCalls, Intake, Queue, QueueError, Spends, Word};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
@@ -23,6 +24,7 @@ on_each_rabbitmq! {
     nothing_is_lost_when_the_broker_is_killed_or_stopped_in_the_middle
     a_deleted_queue_is_declared_again
     the_lease_goes_to_the_next_worker_when_the_owner_is_cut_off
+    a_token_that_comes_late_does_not_take_the_place_of_the_newest
 }
 
 async fn nothing_is_lost_when_the_broker_is_killed_or_stopped_in_the_middle(version: Version) {
@@ -190,4 +192,35 @@ async fn the_lease_goes_to_the_next_worker_when_the_owner_is_cut_off(version: Ve
         .unwrap()
         .unwrap();
     assert!(back.holds(Instant::now()));
+}
+
+async fn a_token_that_comes_late_does_not_take_the_place_of_the_newest(version: Version) {
+    let broker = broker::shared_of(version).await;
+    let options = options(broker, "token");
+    let name = format!("{}.lease.default", options.prefix);
+    let queue = AmqpQueue::start(options).await.unwrap();
+    let account = AccountName::default();
+    let held = queue.lease(&account).await.unwrap();
+    let day = DayCalls {
+        calls: 7,
+        ends: "2026-12-02T05:00:00Z".parse().unwrap(),
+    };
+    assert!(held.tell(Word::Day(day)).await);
+    // As if it had been made before, and had been held up on its way: it tells nothing.
+    let (token, properties) = ([7; 16], BasicProperties::default());
+    let producer = Producer::to(broker).await;
+    producer.publish("", &name, &token, properties).await;
+    let one_is_left = async {
+        loop {
+            let told = broker.ctl(&["list_queues", "name", "messages"]).await;
+            let mut counts = told.lines().filter_map(|line| line.strip_prefix(&name));
+            if counts.next().map(str::trim) == Some("1") {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, one_is_left).await.unwrap();
+    drop(held);
+    let next = timeout(PATIENCE, queue.lease(&account)).await;
+    assert_eq!(next.unwrap().unwrap().day, Some(day));
 }
