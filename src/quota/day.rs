@@ -284,6 +284,16 @@ mod tests {
     }
 
     #[test]
+    fn a_count_that_nobody_can_reach_is_a_spent_day() {
+        let now: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let mut day = Day::new(Some(10), 0);
+        let news = day.resume((u64::MAX, after(now, Duration::from_hours(1))), now);
+        assert_eq!(news.last().unwrap().0, Standing::Spent);
+        assert_eq!(day.spend(now), []);
+        assert_eq!(day.used(now).unwrap().calls, u64::MAX);
+    }
+
+    #[test]
     fn what_was_told_for_another_midnight_is_told_anew() {
         let now: Timestamp = "2026-11-22T03:00:00Z".parse().unwrap();
         let mut day = Day::new(Some(1), 0);

@@ -78,7 +78,7 @@ fn fullest(at: &[i64], span: i64, limit: usize) -> (usize, usize) {
     let (mut oldest, mut most, mut over) = (at.iter().peekable(), 0, 0);
     let mut held = 0;
     for arrival in at {
-        while (oldest.next_if(|oldest| **oldest <= arrival.saturating_sub(span))).is_some() {
+        while (oldest.next_if(|oldest| **oldest <= arrival - span)).is_some() {
             held -= 1;
         }
         held += 1;
@@ -91,33 +91,32 @@ fn fullest(at: &[i64], span: i64, limit: usize) -> (usize, usize) {
 /// The fewest arrivals in a window that begins just behind one and ends no later than the last one.
 fn emptiest(at: &[i64], span: i64) -> Option<usize> {
     let last = *at.last()?;
-    let starts =
-        (at.iter().enumerate()).take_while(|(_, start)| start.saturating_add(span) <= last);
+    let starts = (at.iter().enumerate()).take_while(|(_, start)| **start + span <= last);
     let held = |(index, start): (usize, &i64)| {
-        at.partition_point(|arrival| *arrival <= start.saturating_add(span)) - (index + 1)
+        at.partition_point(|arrival| *arrival <= start + span) - (index + 1)
     };
     starts.map(held).min()
 }
 
 fn slowest(at: &[i64], limit: usize) -> Option<f64> {
     let later = at.get(limit..)?;
-    let took = at
-        .iter()
-        .zip(later)
-        .map(|(first, last)| last.saturating_sub(*first));
+    let took = at.iter().zip(later).map(|(first, last)| last - first);
     took.max().map(seconds)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a time of this century")]
+/// Within what a number of milliseconds tells exactly: some 285 years.
+const MICROS_MAX: f64 = 9e15;
+
+#[expect(clippy::cast_possible_truncation, reason = "it is in its range")]
 fn microseconds(at: f64) -> i64 {
-    (at * 1_000.0).round() as i64
+    (at * 1_000.0).round().clamp(-MICROS_MAX, MICROS_MAX) as i64
 }
 
 fn took(at: &[i64]) -> f64 {
     let (Some(first), Some(last)) = (at.first(), at.last()) else {
         return 0.0;
     };
-    seconds(last.saturating_sub(*first))
+    seconds(last - first)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for a person")]
@@ -154,6 +153,8 @@ mod tests {
         assert_eq!((even.slowest, close.slowest), (Some(1.0), Some(1.100_001)));
         let short = of(&[0.0, 999.0], "2/1s");
         assert_eq!((short.emptiest, short.slowest), (None, None));
+        let absurd = of(&[-1e30, 0.0, 1e30], "2/1s");
+        assert_eq!((absurd.fullest, absurd.over), (1, 0));
     }
 
     #[test]

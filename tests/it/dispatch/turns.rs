@@ -232,6 +232,16 @@ async fn a_day_goes_on_with_the_next_worker() {
     world.end().await;
 }
 
+/// How windows are spent, as the next owner was told, or as it was tried.
+fn told(world: &World) -> Vec<Spends> {
+    let told = world.overheard.heard().into_iter();
+    let told = told.filter_map(|heard| match heard {
+        Heard::Spends(spends) => Some(spends),
+        Heard::Settled(_) | Heard::NotSettled(_) | Heard::Announced(_) => None,
+    });
+    told.collect()
+}
+
 /// Whether the next owner knows of it is not known then: it is told otherwise, some time later.
 #[tokio::test(start_paused = true)]
 async fn where_a_burst_cannot_be_told_mail_goes_evenly_and_that_is_told() {
@@ -242,12 +252,30 @@ async fn where_a_burst_cannot_be_told_mail_goes_evenly_and_that_is_told() {
     assert!(early <= 7, "{early} of 10 a minute in half of it");
     world.drained(HOUR).await;
     tokio::time::sleep(MINUTE * 2).await;
-    let told = world.overheard.heard().into_iter();
-    let told = told.filter_map(|heard| match heard {
-        Heard::Spends(spends) => Some(spends),
-        Heard::Settled(_) | Heard::NotSettled(_) | Heard::Announced(_) => None,
-    });
-    let told: Vec<_> = told.collect();
-    assert_eq!(told, [Spends::AtOnce, Spends::Evenly]);
+    assert_eq!(told(&world), [Spends::AtOnce, Spends::Evenly]);
+    world.end().await;
+}
+
+/// A word that failed is no word: each burst needs one that stands.
+#[tokio::test(start_paused = true)]
+async fn a_burst_that_was_not_told_does_not_make_up_for_the_next_one() {
+    let world = start(Scripted::new(|id, _, _| accepted(id)), slow(), 0).await;
+    world.overheard.be_deaf();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let publish_some = async |name: &str, count: u32| {
+        for n in 0..count {
+            let id = format!("{name}-{n}");
+            publish(&world, &id, Priority::Normal, None).await;
+        }
+    };
+    publish_some("first", 3).await;
+    // The window has just become free, and the next owner is told otherwise only a moment later.
+    tokio::time::sleep(MINUTE + Duration::from_millis(5_950)).await;
+    publish_some("second", 6).await;
+    tokio::time::sleep(MINUTE * 2).await;
+    let expected = [Spends::AtOnce, Spends::AtOnce, Spends::Evenly];
+    assert_eq!(told(&world), expected);
+    let calls = world.hubspot.calls();
+    assert!(calls[8].at >= calls[3].at + MINUTE / 4, "{calls:?}");
     world.end().await;
 }
