@@ -4,11 +4,13 @@
 //! every default filled in, made by `typed`). An error names the key, the place it came from and
 //! the next step, and never shows a secret.
 
+mod account;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod hostile;
 mod raw;
 mod secret;
+mod section;
 mod show;
 mod typed;
 

@@ -12,7 +12,7 @@ use super::{ConfigError, DEFAULT_FILE, Sources};
 use crate::hint;
 
 /// Every key there is; `NAME` stands for an account's name.
-pub const KEYS: [&str; 32] = [
+pub const KEYS: &[&str] = &[
     "queue.url",
     "queue.url_file",
     "queue.prefix",

@@ -24,7 +24,7 @@ fn any_value() -> impl Strategy<Value = String> {
 
 fn any_key() -> impl Strategy<Value = String> {
     prop_oneof![
-        prop::sample::select(&KEYS[..]).prop_map(|key| key.replacen("NAME", "default", 1)),
+        prop::sample::select(KEYS).prop_map(|key| key.replacen("NAME", "default", 1)),
         "[a-z_.]{1,20}",
         "accounts\\.\"[ -!#-\\[\\]-~]{0,60}\"\\.token",
     ]
