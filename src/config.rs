@@ -25,6 +25,7 @@ use url::Url;
 use crate::message::AccountName;
 
 pub use raw::KEYS;
+pub use secret::well_kept;
 
 /// Read when no file is named, if it exists.
 pub const DEFAULT_FILE: &str = "config/postrider.toml";
@@ -67,8 +68,12 @@ pub struct ServerConfig {
 #[derive(Clone, Debug)]
 pub struct AccountConfig {
     pub token: TokenSource,
+    /// The one that takes its place once it is proven.
+    pub next_token: TokenSource,
     /// The portal the token must open.
     pub portal_id: Option<u64>,
+    /// The type of the account that it must open, such as `SANDBOX`.
+    pub account_type: Option<String>,
     pub base_url: Url,
     pub api: Api,
     pub api_version: ApiVersion,
@@ -83,12 +88,22 @@ pub struct AccountConfig {
     pub timeout: Duration,
 }
 
+impl AccountConfig {
+    /// Whether it is configured which account the token must open.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.portal_id.is_some() || self.account_type.is_some()
+    }
+}
+
 /// Where the bearer token comes from.
 #[derive(Clone, Debug)]
 pub enum TokenSource {
     Given(SecretString),
     /// Re-read when it changes.
     File(PathBuf),
+    /// What a command line prints, asked again now and then. It may hold a secret itself.
+    Command(SecretString),
     /// None was configured: commands that call HubSpot refuse to start.
     Missing,
 }

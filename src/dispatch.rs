@@ -56,8 +56,8 @@ pub struct Settings {
     pub concurrency: u16,
     /// What of a turn each priority that waits is owed for each turn of a more urgent one.
     pub low_share: f64,
-    /// The portal that the token must open.
-    pub portal_id: Option<u64>,
+    /// The token must be proven to open the configured account, whatever it takes.
+    pub pinned: bool,
     /// How long calls in flight may still take after the stop. Longer than one call, so that every
     /// answer is heard.
     pub grace: Duration,

@@ -19,8 +19,15 @@ pub trait Provider: Send + Sync + 'static {
     /// Asks for the final result of an accepted send.
     fn look_up(&self, status_id: &str) -> impl Future<Output = LookUp> + Send;
 
-    /// Asks whether the account works, without sending mail.
+    /// Asks whether the account works, without sending mail. Where another token stands ready to take
+    /// the place of the one in force, it is that one that is asked about, and used from then on if it
+    /// is good.
     fn probe(&self) -> impl Future<Output = Probe> + Send;
+
+    /// Resolves when another token stands ready.
+    fn token_changed(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
 
     /// The rate limits that the answers since the last time told.
     fn rate_limits(&self) -> RateLimits {
@@ -59,10 +66,64 @@ pub struct DailyLimit {
 pub enum Probe {
     /// The token opens this account.
     Open(Portal),
+    /// The token opens an account that is not the configured one; in words, which.
+    Wrong(Portal, String),
     /// HubSpot answered and the account does not work.
     Shut(Failure),
-    /// Nothing could be learnt this way: only a real send can tell.
+    /// Nothing could be learnt this way: only a real send can tell, and must not where an account is
+    /// pinned.
     Inconclusive(Failure),
+    /// Another token stood ready and is none to use: the one in force stays, and was not asked about.
+    Kept,
+}
+
+/// Which account a token must open, as far as that is configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pinned {
+    pub portal_id: Option<u64>,
+    pub account_type: Option<String>,
+}
+
+/// Whether an account is the pinned one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fit {
+    Fits,
+    /// In words, what is another one.
+    Differs(String),
+    /// HubSpot did not tell what is pinned.
+    Untold,
+}
+
+impl Pinned {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    #[must_use]
+    pub fn fit(&self, portal: &Portal) -> Fit {
+        if let (Some(wanted), Some(opened)) = (self.portal_id, portal.portal_id)
+            && wanted != opened
+        {
+            return Fit::Differs(format!(
+                "the token opens portal {opened}, and portal_id is {wanted}"
+            ));
+        }
+        if let (Some(wanted), Some(opened)) = (&self.account_type, &portal.account_type)
+            && wanted != opened
+        {
+            return Fit::Differs(format!(
+                "the token opens an account of the type {opened}, and account_type is {wanted}"
+            ));
+        }
+        let portal_is_told = self.portal_id.is_none() || portal.portal_id.is_some();
+        let type_is_told = self.account_type.is_none() || portal.account_type.is_some();
+        if portal_is_told && type_is_told {
+            Fit::Fits
+        } else {
+            Fit::Untold
+        }
+    }
 }
 
 /// The HubSpot account that a token opens.

@@ -43,6 +43,9 @@
 //!
 //! Any of them takes `xN` (`cutx1`): the first N times, then all is well. Calls are counted by
 //! `sendId`, results by address, so that a replay under another `sendId` can go well.
+//!
+//! Three `emailId`s are no email that can be sent: 404 is none, 1001 is a batch email, 1002 is not
+//! published; 1003 is made for marketing single send. A token with `-unscoped` in it may not send.
 
 pub mod answer;
 mod checker;
@@ -94,6 +97,8 @@ pub struct Options {
     pub seed: u64,
     /// Of the account: its day ends at its midnight.
     pub time_zone: TimeZone,
+    /// `--account-type SANDBOX`.
+    pub account_type: String,
 }
 
 impl Default for Options {
@@ -111,6 +116,7 @@ impl Default for Options {
             faults: Faults::default(),
             seed: 1,
             time_zone: TimeZone::UTC,
+            account_type: "DEVELOPER_TEST".to_owned(),
         }
     }
 }

@@ -3,15 +3,14 @@
 
 use serde::Serialize;
 
+mod account;
+
 use super::failure::{Exit, Failure};
 use super::open::{Purpose, with_queue};
 use super::output::{Mood, Output};
-use crate::clock::Clock;
-use crate::config::{AccountConfig, Config};
+use crate::config::Config;
 use crate::message::AccountName;
-use crate::outcome::{Failure as Refusal, PauseReason};
-use crate::provider::hubspot::HubSpot;
-use crate::provider::{Portal, Probe, Provider};
+use crate::provider::Portal;
 
 /// Check the configuration, the queue and every account's token, without sending mail
 #[derive(Debug, clap::Args)]
@@ -19,6 +18,12 @@ pub(super) struct Args {
     /// Print the configuration in force, secrets masked, and check nothing else
     #[arg(long)]
     show: bool,
+    /// Check this account alone [default: all of them]
+    #[arg(long, value_name = "NAME", value_parser = super::send::account)]
+    account: Option<AccountName>,
+    /// Whether this email exists and is made for single send: the `emailId` of a request
+    #[arg(long, value_name = "ID")]
+    email_id: Option<i64>,
 }
 
 /// What was found of one thing.
@@ -47,6 +52,12 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
         return show(config, output);
     }
     let names: Vec<&str> = config.accounts.keys().map(AccountName::as_str).collect();
+    if let Some(name) = &args.account
+        && !config.accounts.contains_key(name)
+    {
+        return Err(Failure::usage(format!("no account is named `{name}`"))
+            .hint(format!("there are: {}", names.join(" "))));
+    }
     let mut verdicts = Vec::new();
     let mut tell = |finding: Finding| {
         verdicts.push(finding.verdict);
@@ -58,7 +69,11 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
     ))?;
     tell(queue(config).await)?;
     for (name, account) in &config.accounts {
-        tell(self::account(name, account).await)?;
+        if args.account.as_ref().is_none_or(|only| only == name) {
+            for finding in account::check(name, account, args.email_id).await {
+                tell(finding)?;
+            }
+        }
     }
     // A wrong configuration is told before a broken line: it does not heal.
     let exits = verdicts.iter().filter_map(|verdict| verdict.exit());
@@ -100,103 +115,6 @@ async fn depths(config: &Config) -> Result<u64, Failure> {
     Ok(depths.iter().map(|depth| depth.messages).sum())
 }
 
-async fn account(name: &AccountName, config: &AccountConfig) -> Finding {
-    let check = format!("account {name}");
-    let hubspot = match HubSpot::new(name, config, Clock::system()) {
-        Ok(hubspot) => hubspot,
-        Err(error) => {
-            return Finding {
-                hint: Some(error.hint()),
-                ..Finding::bad(&check, Exit::Usage, error.to_string())
-            };
-        }
-    };
-    let place = &config.base_url;
-    match hubspot.probe().await {
-        Probe::Open(portal) => match (config.portal_id, portal.portal_id) {
-            (Some(meant), Some(opened)) if meant != opened => Finding {
-                hint: Some(format!(
-                    "set accounts.{name}.token to one of portal {meant}, or correct portal_id"
-                )),
-                portal: Some(portal),
-                ..Finding::bad(
-                    &check,
-                    Exit::Usage,
-                    format!("the token opens portal {opened}, and portal_id is {meant}"),
-                )
-            },
-            (Some(meant), None) => Finding {
-                hint: Some("no mail leaves while portal_id is set and not proven".into()),
-                portal: Some(portal),
-                verdict: Verdict::Unsure,
-                ..Finding::good(
-                    &check,
-                    format!("{place} does not say whether it is portal {meant}"),
-                )
-            },
-            _ => Finding {
-                found: format!("{} at {place}", in_words(&portal)),
-                portal: Some(portal),
-                ..Finding::good(&check, String::new())
-            },
-        },
-        Probe::Shut(refusal) => Finding {
-            hint: Some(refusal.hint.clone()),
-            ..Finding::bad(&check, exit_of(&refusal), said(&refusal, place.as_str()))
-        },
-        Probe::Inconclusive(refusal) => {
-            let verdict = match refusal.words.status {
-                // HubSpot does not offer the question for every kind of token.
-                Some(status) if status < 429 => Verdict::Unsure,
-                _ => Verdict::Bad(Exit::Unavailable),
-            };
-            Finding {
-                hint: Some(refusal.hint.clone()),
-                verdict,
-                ..Finding::good(&check, said(&refusal, place.as_str()))
-            }
-        }
-    }
-}
-
-/// A token that is not accepted is a matter of configuration; all else, of HubSpot.
-fn exit_of(refusal: &Refusal) -> Exit {
-    match refusal.pause {
-        Some(PauseReason::Unauthorized | PauseReason::Forbidden) => Exit::Usage,
-        _ => Exit::Unavailable,
-    }
-}
-
-fn said(refusal: &Refusal, place: &str) -> String {
-    let words = &refusal.words;
-    let status = match words.status {
-        Some(status) => format!("{place} answers {status}"),
-        None => format!("{place} does not answer"),
-    };
-    match words.message.as_ref().or(words.category.as_ref()) {
-        Some(message) => format!("{status}: {message}"),
-        None => status,
-    }
-}
-
-fn in_words(portal: &Portal) -> String {
-    let mut told = match portal.portal_id {
-        Some(id) => format!("portal {id}"),
-        None => "the token is accepted".to_owned(),
-    };
-    let about: Vec<&str> = [&portal.account_type, &portal.time_zone]
-        .into_iter()
-        .filter_map(Option::as_deref)
-        .collect();
-    if !about.is_empty() {
-        told = format!("{told} ({})", about.join(", "));
-    }
-    match &portal.scopes {
-        Some(scopes) => format!("{told}, scopes {}", scopes.join(" ")),
-        None => format!("{told}, scopes not told"),
-    }
-}
-
 // === impl Finding ===
 
 impl Finding {
@@ -210,11 +128,23 @@ impl Finding {
         }
     }
 
+    fn unsure(check: &str, found: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Unsure,
+            ..Self::good(check, found)
+        }
+    }
+
     fn bad(check: &str, exit: Exit, found: impl Into<String>) -> Self {
         Self {
             verdict: Verdict::Bad(exit),
             ..Self::good(check, found)
         }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
     }
 
     fn print(&self, output: &mut Output) -> Result<(), Failure> {

@@ -64,6 +64,10 @@ struct Serve {
     /// The account's: its day ends at midnight there
     #[arg(long, value_name = "ZONE", default_value = "UTC", value_parser = time_zone)]
     time_zone: TimeZone,
+    /// What kind of account it is
+    #[arg(long, value_name = "TYPE", default_value = "DEVELOPER_TEST",
+        value_parser = ["STANDARD", "SANDBOX", "DEVELOPER_TEST", "APP_DEVELOPER"])]
+    account_type: String,
 }
 
 pub(super) async fn run(args: Args, output: &mut Output) -> Result<(), Failure> {
@@ -104,6 +108,7 @@ async fn serve(args: Serve, output: &mut Output) -> Result<(), Failure> {
         faults: args.faults,
         seed: args.seed,
         time_zone: args.time_zone,
+        account_type: args.account_type,
     };
     sandbox::serve(listener, options, stop.told)
         .await

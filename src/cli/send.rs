@@ -238,7 +238,7 @@ fn open(path: &Path) -> Result<File, Failure> {
     File::open(path).map_err(|error| Failure::unreadable(path, &error))
 }
 
-fn account(name: &str) -> Result<AccountName, String> {
+pub(super) fn account(name: &str) -> Result<AccountName, String> {
     AccountName::parse(name).map_err(|malformed| malformed.hint.unwrap_or(malformed.problem))
 }
 

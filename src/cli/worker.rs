@@ -29,6 +29,8 @@ use crate::retry::RetryPolicy;
 /// How long a configured portal is asked for before the worker starts all the same: then nothing
 /// leaves until it is proven.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
+/// `token` and `next_token`.
+const TOKENS_MAX: usize = 2;
 /// What the end needs when the calls are over, at most: the queue's and then the admin server's
 /// good-bye, and a margin for a busy machine.
 const CLOSING_TIME: Duration = Duration::from_secs(10);
@@ -237,25 +239,25 @@ pub(super) fn providers(config: &Config) -> Result<Vec<(AccountName, HubSpot)>, 
     config.accounts.iter().map(make).collect()
 }
 
-/// Refuses a token that opens another portal than the configured one, before any mail leaves.
+/// Refuses a token that opens another account than the configured one, before any mail leaves.
 async fn prove(config: &Config, providers: &[(AccountName, HubSpot)]) -> Result<(), Failure> {
     for (name, provider) in providers {
-        let Some(wanted) = config
-            .accounts
-            .get(name)
-            .and_then(|account| account.portal_id)
-        else {
+        let account = config.accounts.get(name);
+        if !account.is_some_and(AccountConfig::is_pinned) {
             continue;
-        };
-        let probe = timeout(PROOF_TIMEOUT, provider.probe()).await;
-        if let Ok(Probe::Open(portal)) = probe
-            && let Some(opened) = portal.portal_id
-            && opened != wanted
-        {
-            return Err(Failure::usage(format!(
-                "the token of account `{name}` opens portal {opened}, and portal_id is {wanted}"
-            ))
-            .hint("correct accounts.NAME.portal_id or the token; nothing was sent"));
+        }
+        // Where it is a token in waiting that is not proven, the one in force is asked about next.
+        for _ in 0..TOKENS_MAX {
+            let probe = timeout(PROOF_TIMEOUT, provider.probe()).await;
+            match probe {
+                Ok(Probe::Wrong(_, problem)) => {
+                    let problem = format!("account `{name}`: {problem}");
+                    return Err(Failure::usage(problem)
+                        .hint("correct what accounts.NAME pins, or the token; nothing was sent"));
+                }
+                Ok(Probe::Kept) => {}
+                Ok(Probe::Open(_) | Probe::Shut(_) | Probe::Inconclusive(_)) | Err(_) => break,
+            }
         }
     }
     Ok(())
@@ -267,7 +269,7 @@ fn settings(account: &AccountConfig, grace: Duration) -> Settings {
         results: account.results,
         concurrency: account.concurrency,
         low_share: account.low_share,
-        portal_id: account.portal_id,
+        pinned: account.is_pinned(),
         grace,
     }
 }

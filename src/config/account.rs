@@ -22,29 +22,27 @@ const LOW_SHARE_MAX: f64 = 0.5;
 const WINDOW_DEFAULT: Duration = Duration::from_secs(10);
 /// The longest window a ledger of calls is kept for.
 const WINDOW_MAX: Duration = Duration::from_hours(1);
+/// What HubSpot calls the kinds of its accounts.
+const ACCOUNT_TYPES: [&str; 4] = ["STANDARD", "SANDBOX", "DEVELOPER_TEST", "APP_DEVELOPER"];
 /// A learned limit climbs to so many times the one with which it begins, unless told otherwise.
 const CEILING_TIMES: u32 = 10;
 
 pub(super) fn account(keys: &Section<'_>) -> Result<AccountConfig, ConfigError> {
-    let token = match keys.secret_or_file("token", "token_file")? {
-        Secret::Given(entry) => TokenSource::Given(token_of(&entry.text).ok_or_else(|| {
-            ConfigError::new(
-                format!(
-                    "{}.token ({}) is empty, or holds a space or a sign that no token has",
-                    keys.path, entry.place
-                ),
-                "set it to the token as HubSpot shows it, or remove it",
-            )
-        })?),
-        Secret::File(path) => TokenSource::File(path),
-        Secret::Neither => TokenSource::Missing,
-    };
     let (api, api_version) = api(keys)?;
     Ok(AccountConfig {
-        token,
+        token: token(keys)?,
+        next_token: secret(keys, "next_token", "next_token_file")?,
         portal_id: keys.optional("portal_id", "a portal's number, such as 6748263", |text| {
             text.parse().ok().filter(|id| *id > 0)
         })?,
+        account_type: keys.optional(
+            "account_type",
+            "one of HubSpot's: STANDARD, SANDBOX, DEVELOPER_TEST, APP_DEVELOPER",
+            |text| {
+                let known = ACCOUNT_TYPES.contains(&text);
+                known.then(|| text.to_owned())
+            },
+        )?,
         base_url: base_url(keys)?,
         api,
         api_version,
@@ -68,6 +66,47 @@ pub(super) fn account(keys: &Section<'_>) -> Result<AccountConfig, ConfigError> 
             in_range(text, 0.0, LOW_SHARE_MAX)
         })?,
         timeout: keys.duration("timeout", Duration::from_secs(30), TIMEOUT_MAX)?,
+    })
+}
+
+/// Where the token comes from: one place, and which one is said.
+fn token(keys: &Section<'_>) -> Result<TokenSource, ConfigError> {
+    let token = secret(keys, "token", "token_file")?;
+    let Some(command) = keys.get("token_command") else {
+        return Ok(token);
+    };
+    if !matches!(token, TokenSource::Missing) {
+        return Err(ConfigError::new(
+            format!(
+                "{0}.token_command ({1}) is set, and so is {0}.token or {0}.token_file",
+                keys.path, command.place
+            ),
+            "keep one of them",
+        ));
+    }
+    if command.text.trim().is_empty() {
+        return Err(ConfigError::new(
+            format!("{}.token_command ({}) is empty", keys.path, command.place),
+            "set it to a command line that prints the token, or remove it",
+        ));
+    }
+    Ok(TokenSource::Command(command.text.as_str().into()))
+}
+
+/// A token, or the file that holds it.
+fn secret(keys: &Section<'_>, key: &str, file: &str) -> Result<TokenSource, ConfigError> {
+    Ok(match keys.secret_or_file(key, file)? {
+        Secret::Given(entry) => TokenSource::Given(token_of(&entry.text).ok_or_else(|| {
+            ConfigError::new(
+                format!(
+                    "{}.{key} ({}) is empty, or holds a space or a sign that no token has",
+                    keys.path, entry.place
+                ),
+                "set it to the token as HubSpot shows it, or remove it",
+            )
+        })?),
+        Secret::File(path) => TokenSource::File(path),
+        Secret::Neither => TokenSource::Missing,
     })
 }
 

@@ -1,5 +1,7 @@
 //! Secrets: given as they are, or kept in a file that is read again when asked.
 
+use std::fs::Metadata;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -9,6 +11,8 @@ use super::{ConfigError, QueueConfig, QueueUrl};
 
 /// The largest secret file, in bytes: a token has about 50. A wrong path is noticed by it.
 const SECRET_BYTES_MAX: u64 = 16 * 1024;
+/// What nobody but the owner may do with a file that holds a secret; its group may read it.
+const WRONG_MODE: u32 = 0o027;
 
 /// A token as HTTP takes it: visible ASCII, not empty.
 pub(super) fn token_of(text: &str) -> Option<SecretString> {
@@ -99,9 +103,10 @@ fn secret_file(path: &Path, key: &str) -> Result<String, ConfigError> {
             "name a small text file that this user may read",
         )
     };
-    let size = std::fs::metadata(path)
-        .map_err(|error| unreadable(format!("cannot be read: {error}")))?
-        .len();
+    let told =
+        std::fs::metadata(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
+    well_kept(&told).map_err(|why| unreadable(format!("is not taken: {why}")))?;
+    let size = told.len();
     if size > SECRET_BYTES_MAX {
         return Err(unreadable(format!(
             "has {size} bytes; at most {SECRET_BYTES_MAX} are read"
@@ -110,4 +115,18 @@ fn secret_file(path: &Path, key: &str) -> Result<String, ConfigError> {
     std::fs::read_to_string(path)
         .map(|text| text.trim().to_owned())
         .map_err(|error| unreadable(format!("cannot be read: {error}")))
+}
+
+/// Whether a file may hold a secret: of the file that was opened, where that is the question.
+///
+/// # Errors
+/// What of its mode is wrong, and how it is mended.
+pub fn well_kept(told: &Metadata) -> Result<(), String> {
+    let mode = told.permissions().mode() & 0o777;
+    if mode & WRONG_MODE == 0 {
+        return Ok(());
+    }
+    Err(format!(
+        "its mode is {mode:03o}, so that others may read or change it (chmod 600)"
+    ))
 }

@@ -49,10 +49,19 @@ impl AccountConfig {
         match &self.token {
             TokenSource::Given(_) => shown.push(("token", json!(MASKED))),
             TokenSource::File(path) => shown.push(("token_file", json!(path))),
+            TokenSource::Command(_) => shown.push(("token_command", json!(MASKED))),
             TokenSource::Missing => {}
+        }
+        match &self.next_token {
+            TokenSource::Given(_) => shown.push(("next_token", json!(MASKED))),
+            TokenSource::File(path) => shown.push(("next_token_file", json!(path))),
+            TokenSource::Command(_) | TokenSource::Missing => {}
         }
         if let Some(portal) = self.portal_id {
             shown.push(("portal_id", json!(portal)));
+        }
+        if let Some(kind) = &self.account_type {
+            shown.push(("account_type", json!(kind)));
         }
         shown.extend([
             ("base_url", json!(self.base_url)),

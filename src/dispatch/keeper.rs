@@ -2,6 +2,7 @@
 //!
 //! A probe sends no mail. Where it cannot tell, one message is let through to find out.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -12,29 +13,29 @@ use super::{Dispatcher, sleep_until};
 use crate::metrics::Operation;
 use crate::outcome::{PauseReason, Scope, Words};
 use crate::pause::Covers;
-use crate::provider::{PROBE_CALLS, Portal, Probe, Provider};
+use crate::provider::{PROBE_CALLS, Probe, Provider};
 use crate::queue::{Lane, Queue};
 use crate::quota::RateLimiter;
 
 impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
-    /// Holds everything back until the token is proven to open the configured portal, if one is.
+    /// Holds everything back until the token is proven, as far as HubSpot lets it be proven.
     pub(super) fn hold_until_proven(&self) {
-        if self.settings.portal_id.is_some() {
-            let now = self.clock.now();
-            self.account.pauses.begin(
-                PauseReason::Unproven,
-                Covers::Both,
-                now,
-                None,
-                Words::default(),
-            );
-        }
+        let now = self.clock.now();
+        self.account.pauses.begin(
+            PauseReason::Unproven,
+            Covers::Both,
+            now,
+            None,
+            Words::default(),
+        );
     }
 
-    /// Probes once at the start, on suspicion, and while something is held back.
+    /// Probes once at the start, on suspicion, when another token stands ready, and while something
+    /// is held back.
     pub(super) async fn keep_pauses(&self, api: &Arc<RateLimiter>, term: &CancellationToken) {
         let work = async {
             self.probe(api).await;
+            let mut changed = pin!(self.provider.token_changed());
             loop {
                 let change = self.account.pauses.change();
                 let next = self.account.pauses.next_probe();
@@ -42,6 +43,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                     biased;
                     () = self.suspicion.notified() => self.probe(api).await,
                     () = sleep_until(next) => self.probe(api).await,
+                    () = &mut changed => {
+                        self.probe(api).await;
+                        changed.set(self.provider.token_changed());
+                    }
                     () = change => {}
                 }
             }
@@ -53,8 +58,13 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         }
     }
 
-    /// One probe and what it says about each pause.
+    /// Probes until something is known of the token in force, if that is in question.
     async fn probe(&self, api: &Arc<RateLimiter>) {
+        while !self.probe_once(api).await && self.account.pauses.next_probe().is_some() {}
+    }
+
+    /// One probe and what it says about each pause. Whether it was about the token in force.
+    async fn probe_once(&self, api: &Arc<RateLimiter>) -> bool {
         let mut tokens = Vec::new();
         for _ in 0..PROBE_CALLS {
             tokens.push(api.token().await);
@@ -76,9 +86,8 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             }
         }
         self.heed_limits(now);
-        self.account.pauses.probed();
         let words = match &probe {
-            Probe::Open(_) => Words {
+            Probe::Open(_) | Probe::Wrong(..) | Probe::Kept => Words {
                 status: Some(200),
                 ..Words::default()
             },
@@ -90,43 +99,55 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             called.elapsed(),
             &words,
         );
+        if probe == Probe::Kept {
+            return false;
+        }
+        self.account.pauses.probed();
         match probe {
-            Probe::Open(portal) => self.opened(&portal),
-            Probe::Shut(failure) => self.heed(&failure, Lane::Sends, now),
+            Probe::Open(_) => self.opened(),
+            Probe::Wrong(_, problem) => {
+                self.hold_until_proven();
+                tracing::error!(
+                    account = %self.account.name, problem,
+                    hint = "correct the token, or what accounts.NAME pins; nothing is sent meanwhile",
+                    "the token opens another account than the configured one"
+                );
+            }
+            Probe::Shut(failure) => {
+                self.heed(&failure, Lane::Sends, now);
+                self.proven_enough("HubSpot says what is wrong with the token");
+            }
+            Probe::Kept => {}
             Probe::Inconclusive(failure) => {
+                self.proven_enough("HubSpot does not say more of the token");
                 let down = failure.scope == Scope::Provider;
                 if down && self.storm().is_suspect() {
                     self.hold(PauseReason::Outage, &failure, Lane::Sends, now);
                 }
                 // Where HubSpot itself is not reached there is nothing to try.
-                self.account
-                    .pauses
-                    .allow_trial(|pause| !down && pause.reason != PauseReason::Unproven);
+                let may_try = !down && !self.settings.pinned;
+                self.account.pauses.allow_trial(|_| may_try);
             }
         }
+        true
     }
 
-    /// The token opens an account: is it the right one?
-    fn opened(&self, portal: &Portal) {
+    /// The token opens the account.
+    fn opened(&self) {
         let pauses = &self.account.pauses;
-        match (self.settings.portal_id, portal.portal_id) {
-            (Some(wanted), Some(opened)) if wanted != opened => {
-                tracing::error!(
-                    account = %self.account.name, wanted, opened,
-                    hint = "correct accounts.NAME.portal_id or the token; nothing is sent meanwhile",
-                    "the token opens another portal than portal_id names"
-                );
-                return;
-            }
-            // HubSpot did not say which portal: still not proven.
-            (Some(_), None) => {}
-            (Some(_), Some(_)) | (None, _) => {
-                let ended = pauses.end(|pause| pause.reason == PauseReason::Unproven);
-                self.ended(&ended, "the token opens the configured portal");
-            }
-        }
+        let ended = pauses.end(|pause| pause.reason == PauseReason::Unproven);
+        self.ended(&ended, "the token opens the configured account");
         let ended = pauses.end(|pause| pause.reason == PauseReason::Unauthorized);
         self.ended(&ended, "HubSpot accepts the token");
-        pauses.allow_trial(|pause| pause.reason != PauseReason::Unproven);
+        pauses.allow_trial(|_| true);
+    }
+
+    /// A pinned account has to be proven. Any other goes on as far as its other pauses let it.
+    fn proven_enough(&self, why: &str) {
+        if !self.settings.pinned {
+            let pauses = &self.account.pauses;
+            let ended = pauses.end(|pause| pause.reason == PauseReason::Unproven);
+            self.ended(&ended, why);
+        }
     }
 }

@@ -10,9 +10,12 @@ mod classify;
 #[doc(hidden)]
 pub mod hostile;
 mod http;
+mod letter;
 mod probe;
 mod send_result;
+mod source;
 mod token;
+mod tokens;
 mod wire;
 
 use std::fmt;
@@ -25,16 +28,21 @@ use url::Url;
 
 pub use self::classify::{Heard, Silence};
 pub use self::http::Http;
-use self::token::{Token, TokenFile, Tokens};
+pub use self::letter::Letter;
+use self::source::Source;
+use self::token::Token;
+use self::tokens::{Candidate, Tokens};
 pub use self::wire::{Answer, Call};
 use crate::clock::Clock;
-use crate::config::{AccountConfig, Api, ApiVersion, TokenSource};
+use crate::config::{AccountConfig, Api, ApiVersion};
 use crate::message::{AccountName, SendRequest};
-use crate::outcome::{LookUp, Outcome};
-use crate::provider::{Probe, Provider, RateLimits};
+use crate::outcome::{Failure, FailureClass, LookUp, Outcome, PauseReason, Scope, Words};
+use crate::provider::{Pinned, Probe, Provider, RateLimits};
 
 /// The operation that is no look-up and no check.
 const SEND: &str = "send";
+/// HubSpot does not accept the token.
+const UNAUTHORIZED: u16 = 401;
 /// What a status id may hold unescaped in a path.
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
@@ -51,6 +59,7 @@ pub trait Transport: Send + Sync + 'static {
 pub struct HubSpot<T = Http> {
     account: AccountName,
     api: Api,
+    pinned: Pinned,
     transport: T,
     tokens: Tokens,
     urls: Urls,
@@ -70,12 +79,11 @@ struct Urls {
 pub enum HubSpotError {
     #[error("account `{account}` has no token")]
     NoToken { account: AccountName },
-    #[error("the token of account `{account}` is no token: {why}")]
-    BadToken { account: AccountName, why: String },
-    #[error("the token file {file} of account `{account}` cannot be used: {why}")]
-    BadTokenFile {
+    #[error("the token of account `{account}` in {place} cannot be used: {why}")]
+    BadToken {
         account: AccountName,
-        file: String,
+        /// The file, or the configuration.
+        place: String,
         why: String,
     },
     #[error("the base_url of account `{account}` is no plain http or https address")]
@@ -89,11 +97,15 @@ impl HubSpotError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::NoToken { account } | Self::BadToken { account, .. } => format!(
+            Self::NoToken { account } => format!(
                 "set accounts.{account}.token or accounts.{account}.token_file to a service key \
                  or an app's token"
             ),
-            Self::BadTokenFile { .. } => "the file holds the token and nothing else".into(),
+            Self::BadToken { .. } => {
+                "it takes a service key or an app's token, and nothing else; a file with it is to be \
+                 read by its owner alone"
+                    .into()
+            }
             Self::BadBaseUrl { account } => {
                 format!("leave accounts.{account}.base_url out, or set it to https://HOST")
             }
@@ -142,8 +154,12 @@ impl<T: Transport> HubSpot<T> {
         Ok(Self {
             account: account.clone(),
             api: config.api,
+            pinned: Pinned {
+                portal_id: config.portal_id,
+                account_type: config.account_type.clone(),
+            },
             transport,
-            tokens: tokens(account, &config.token)?,
+            tokens: tokens(account, config)?,
             urls: Urls::new(config),
             clock,
             rate_limits: Mutex::default(),
@@ -153,9 +169,13 @@ impl<T: Transport> HubSpot<T> {
     /// Makes one call and reads its answer.
     async fn call(&self, operation: &'static str, call: Call) -> Heard {
         let begun = Instant::now();
+        let token = call.token.clone();
         let heard = self.transport.carry(call).await;
         if let Ok(answer) = &heard {
             self.heed(answer, operation == SEND);
+            if answer.status == UNAUTHORIZED {
+                self.tokens.heard(&token, true);
+            }
         }
         if tracing::enabled!(tracing::Level::DEBUG) {
             let words = heard.as_ref().ok().map(Answer::words).unwrap_or_default();
@@ -189,41 +209,144 @@ impl<T: Transport> HubSpot<T> {
         limits.unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn details(&self) -> Heard {
-        let call = Call::get(&self.urls.details, self.tokens.current().await);
+    async fn details(&self, token: &Token) -> Heard {
+        let call = Call::get(&self.urls.details, token.clone());
         self.call("details", call).await
     }
 
-    async fn token_info(&self) -> Heard {
-        let token = self.tokens.current().await;
+    async fn token_info(&self, token: &Token) -> Heard {
         let body = serde_json::json!({"tokenKey": token.expose()}).to_string();
-        let call = Call::post(&self.urls.token_info, body.into_bytes(), token);
+        let call = Call::post(&self.urls.token_info, body.into_bytes(), token.clone());
         self.call("token_info", call).await
+    }
+
+    /// What a token is worth.
+    async fn probe_with(&self, token: &Token) -> Probe {
+        let (details, token_info) = tokio::join!(self.details(token), self.token_info(token));
+        let now = self.clock.now();
+        probe::probe((self.api, &self.pinned), &details, &token_info, now)
+    }
+
+    /// What each token that is configured is worth, with its key. None takes the place of another.
+    pub async fn probe_each(&self) -> Vec<(&'static str, Probe)> {
+        self.tokens.look().await;
+        let mut probes = Vec::new();
+        for (key, token) in self.tokens.all() {
+            probes.push((key, self.probe_with(&token).await));
+        }
+        if probes.is_empty() {
+            probes.push(("token", Probe::Shut(self.no_token())));
+        }
+        probes
+    }
+
+    /// What HubSpot knows of an email.
+    pub async fn letter(&self, email_id: i64) -> Letter {
+        let Some(token) = self.tokens.in_force() else {
+            return Letter::Unknown(self.no_token());
+        };
+        let call = Call::get(&self.urls.letter(email_id), token);
+        let heard = self.call("email", call).await;
+        letter::letter(self.api, &heard, self.clock.now())
+    }
+
+    /// Proves a token that is wanted rather than the one in force.
+    async fn prove(&self, candidate: Candidate) -> Probe {
+        let found = self.probe_with(&candidate.token).await;
+        let account = &self.account;
+        let (why, hint) = match &found {
+            Probe::Open(portal) => {
+                tracing::info!(
+                    %account, portal = portal.portal_id,
+                    "another token is proven: calls go out under it from now on"
+                );
+                self.tokens.adopt(candidate);
+                return found;
+            }
+            // HubSpot does not offer the question for every kind of token: then a send has to tell.
+            Probe::Inconclusive(_) if self.pinned.is_empty() && self.tokens.is_refused() => {
+                tracing::warn!(%account, "another token cannot be proven, and is tried: the last one is refused");
+                self.tokens.adopt(candidate);
+                return found;
+            }
+            Probe::Wrong(_, problem) => {
+                (problem.clone(), "correct the token, or the key".to_owned())
+            }
+            Probe::Shut(failure) | Probe::Inconclusive(failure) => {
+                let status = failure.words.status;
+                let told = status.map_or("no answer".to_owned(), |it| format!("status {it}"));
+                (told, failure.hint.clone())
+            }
+            Probe::Kept => return found,
+        };
+        if self.tokens.put_off(candidate) {
+            tracing::warn!(
+                %account, why, hint,
+                "another token stands ready and is not proven; the last one stays in force"
+            );
+        }
+        Probe::Kept
+    }
+
+    /// Without a token there is nothing to ask HubSpot.
+    fn no_token(&self) -> Failure {
+        let why = self.tokens.trouble().unwrap_or_default();
+        Failure {
+            class: FailureClass::Halted,
+            scope: Scope::Account,
+            pause: Some(PauseReason::Unauthorized),
+            retry_after: None,
+            words: Words {
+                message: Some(format!("no call was made: {why}")),
+                ..Words::default()
+            },
+            hint: "the account has no token: see to where it comes from".into(),
+        }
     }
 }
 
 impl<T: Transport> Provider for HubSpot<T> {
     async fn send(&self, request: &SendRequest, send_id: &str) -> Outcome {
+        let Some(token) = self.tokens.in_force() else {
+            return Outcome::NotSent(self.no_token());
+        };
         #[expect(
             clippy::expect_used,
             reason = "strings, numbers and JSON that was read as JSON can be written as JSON"
         )]
         let body = wire::send_body(request, send_id).expect("a request is JSON");
-        let call = Call::post(&self.urls.send, body, self.tokens.current().await);
+        let call = Call::post(&self.urls.send, body, token);
         let heard = self.call(SEND, call).await;
         classify::send(&heard, self.clock.now())
     }
 
     async fn look_up(&self, status_id: &str) -> LookUp {
+        let Some(token) = self.tokens.in_force() else {
+            return LookUp::Failed(self.no_token());
+        };
         let url = self.urls.status(status_id);
-        let call = Call::get(&url, self.tokens.current().await);
+        let call = Call::get(&url, token);
         let heard = self.call("look_up", call).await;
         classify::look_up(&heard, self.clock.now())
     }
 
     async fn probe(&self) -> Probe {
-        let (details, token_info) = tokio::join!(self.details(), self.token_info());
-        probe::probe(self.api, &details, &token_info, self.clock.now())
+        self.tokens.look().await;
+        if let Some(candidate) = self.tokens.candidate() {
+            return self.prove(candidate).await;
+        }
+        let Some(token) = self.tokens.in_force() else {
+            return Probe::Shut(self.no_token());
+        };
+        let found = self.probe_with(&token).await;
+        if let Probe::Open(_) = found {
+            self.tokens.heard(&token, false);
+        }
+        found
+    }
+
+    async fn token_changed(&self) {
+        self.tokens.changed().await;
     }
 
     fn rate_limits(&self) -> RateLimits {
@@ -240,28 +363,24 @@ impl<T> fmt::Debug for HubSpot<T> {
     }
 }
 
-fn tokens(account: &AccountName, source: &TokenSource) -> Result<Tokens, HubSpotError> {
-    use secrecy::ExposeSecret;
-    match source {
-        TokenSource::Given(secret) => Token::parse(secret.expose_secret())
-            .map(Tokens::Given)
-            .map_err(|why| HubSpotError::BadToken {
-                account: account.clone(),
-                why,
-            }),
-        TokenSource::File(path) => {
-            TokenFile::open(path)
-                .map(Tokens::File)
-                .map_err(|why| HubSpotError::BadTokenFile {
-                    account: account.clone(),
-                    file: path.display().to_string(),
-                    why,
-                })
+fn tokens(account: &AccountName, config: &AccountConfig) -> Result<Tokens, HubSpotError> {
+    let bad = |(place, why): (String, String)| HubSpotError::BadToken {
+        account: account.clone(),
+        place,
+        why,
+    };
+    let mut sources = Vec::new();
+    for (key, source) in [("next_token", &config.next_token), ("token", &config.token)] {
+        if let Some(source) = Source::new(source) {
+            sources.push((key, source.map_err(|why| bad((key.to_owned(), why)))?));
         }
-        TokenSource::Missing => Err(HubSpotError::NoToken {
-            account: account.clone(),
-        }),
     }
+    if sources.is_empty() {
+        return Err(HubSpotError::NoToken {
+            account: account.clone(),
+        });
+    }
+    Tokens::new(account, sources).map_err(bad)
 }
 
 // === the addresses ===
@@ -293,6 +412,11 @@ impl Urls {
             token_info: under(base, "oauth/v2/private-apps/get/access-token-info"),
             base: base.clone(),
         }
+    }
+
+    /// The one dated path that HubSpot's specs have for it.
+    fn letter(&self, email_id: i64) -> Url {
+        under(&self.base, &format!("marketing/emails/2026-03/{email_id}"))
     }
 
     /// The one status path there is, for sends of either API. Status ids are base64 with `=`.

@@ -35,6 +35,8 @@ pub(super) enum Operation {
     Status(String),
     AccountDetails,
     ApiUsage,
+    /// An email of the portal, by its id.
+    Email(String),
     TokenInfo,
     WrongMethod,
     Unknown,
@@ -82,6 +84,10 @@ impl Operation {
                 let id = percent_encoding::percent_decode_str(id).decode_utf8_lossy();
                 ("GET", Self::Status(id.into_owned()))
             }
+            // The one dated path of HubSpot's specs, and the one before it.
+            ["marketing", "emails", "2026-03", id] | ["marketing", "v3", "emails", id] => {
+                ("GET", Self::Email((*id).to_owned()))
+            }
             ["account-info", version, rest @ ..] if *version == "v3" || DATED.contains(version) => {
                 match rest {
                     ["details"] => ("GET", Self::AccountDetails),
@@ -120,7 +126,14 @@ impl Operation {
             | Self::TokenInfo
             | Self::WrongMethod
             | Self::Unknown => &["transactional-email"],
+            Self::Email(_) => &["content", "marketing.email.read"],
         }
+    }
+
+    /// Whether a token that may do nothing is refused over its scopes. What tells of the token and the
+    /// account is answered to every token.
+    pub(super) fn wants_scope(&self) -> bool {
+        matches!(self, Self::Send(_) | Self::Status(_) | Self::Email(_))
     }
 }
 

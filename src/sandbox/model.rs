@@ -9,6 +9,7 @@
 
 mod account;
 mod books;
+mod emails;
 mod letter;
 mod limits;
 mod sends;
@@ -235,6 +236,10 @@ impl Model {
         if !is_token_info && !bearer(turn.call).is_some_and(|token| self.tokens.accept(token)) {
             return turn.answers.unauthorized();
         }
+        let may_send = bearer(turn.call).is_none_or(account::may_send);
+        if !may_send && turn.operation.wants_scope() {
+            return turn.answers.missing_scopes(turn.operation.scopes());
+        }
         if let Some(refusal) = self.limits.refusal(turn.portal, turn.bucket, &turn.answers) {
             return refusal;
         }
@@ -242,6 +247,7 @@ impl Model {
             Operation::Send(_) => self.send(turn),
             Operation::Status(id) => self.look_up(turn, &id),
             Operation::AccountDetails => turn.answers.json(200, &self.account(turn)),
+            Operation::Email(id) => emails::answer(turn, &id),
             Operation::ApiUsage => turn.answers.json(200, &self.usage(turn)),
             Operation::TokenInfo => self.token_info(turn),
             Operation::WrongMethod => turn.answers.wrong_method(),

@@ -151,7 +151,7 @@ impl Machine {
                     results: config.results,
                     concurrency: config.concurrency,
                     low_share: config.low_share,
-                    portal_id: config.portal_id,
+                    pinned: config.portal_id.is_some(),
                     grace: GRACE,
                 },
                 queue: held.clone(),
@@ -226,7 +226,9 @@ fn account(world: &World, number: usize) -> AccountConfig {
     let portal = PORTAL + u32::try_from(number).unwrap_or_default();
     AccountConfig {
         token: TokenSource::Given(SecretString::from(format!("pat-na1-portal-{portal}"))),
+        next_token: TokenSource::Missing,
         portal_id: scenario.checks_portal.then_some(portal.into()),
+        account_type: None,
         base_url: world.base_url.clone(),
         api: Api::Transactional,
         api_version: ApiVersion::V2026_09,

@@ -1,5 +1,6 @@
 //! The commands, as an operator meets them: the real binary, its words and its exit codes.
 
+mod check;
 mod dead;
 mod operate;
 mod rabbitmq;

@@ -11,8 +11,19 @@ use postrider::config::{
 use postrider::message::AccountName;
 use secrecy::ExposeSecret;
 
+use crate::support::secret;
+
 /// Keys without a default: of the shipped file they are examples.
-const NO_DEFAULT: [&str; 4] = ["url_file", "token", "token_file", "portal_id"];
+const NO_DEFAULT: [&str; 8] = [
+    "url_file",
+    "token",
+    "token_file",
+    "token_command",
+    "next_token",
+    "next_token_file",
+    "portal_id",
+    "account_type",
+];
 
 #[test]
 fn the_shipped_file_says_exactly_the_defaults() {
@@ -181,7 +192,7 @@ fn the_three_ways_to_write_results() {
 fn secrets_come_from_files() {
     let folder = tempfile::tempdir().unwrap();
     let url = folder.path().join("url");
-    std::fs::write(&url, "amqp://ada:pw1@rabbit/mail\n").unwrap();
+    secret::keep(&url, "amqp://ada:pw1@rabbit/mail\n");
     let config = load_env(&[
         ("POSTRIDER_QUEUE__URL_FILE", url.to_str().unwrap()),
         ("POSTRIDER_ACCOUNTS__DEFAULT__TOKEN_FILE", "/run/token"),
@@ -190,7 +201,7 @@ fn secrets_come_from_files() {
     assert_eq!(config.queue.url.place(), "amqp://rabbit/mail");
     let token = &config.accounts[&AccountName::default()].token;
     assert!(matches!(token, TokenSource::File(path) if path == Path::new("/run/token")));
-    std::fs::write(&url, "amqp://ada:pw2@rabbit/mail\n").unwrap();
+    secret::keep(&url, "amqp://ada:pw2@rabbit/mail\n");
     let QueueUrl::Amqp(again) = config.queue.reread().unwrap() else {
         panic!("an amqp address");
     };

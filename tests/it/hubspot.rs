@@ -1,6 +1,7 @@
 //! The HTTP client against a HubSpot on a real socket.
 
 mod stub;
+mod tokens;
 mod with_sandbox;
 
 use std::fmt::Write;
@@ -22,7 +23,9 @@ const ACCEPTED: &str =
 fn config(base_url: &str) -> AccountConfig {
     AccountConfig {
         token: TokenSource::Given(TOKEN.into()),
+        next_token: TokenSource::Missing,
         portal_id: None,
+        account_type: None,
         base_url: base_url.parse().unwrap(),
         api: Api::Transactional,
         api_version: ApiVersion::V2026_09,
@@ -327,46 +330,6 @@ async fn a_probe_sends_no_mail() {
 }
 
 #[tokio::test]
-async fn a_token_file_is_read_again_when_it_changes() {
-    let stub = Stub::start(accepted()).await;
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("token");
-    std::fs::write(&file, "first-token\n").unwrap();
-    let mut config = config(&stub.url());
-    config.token = TokenSource::File(file.clone());
-    let hubspot = hubspot(&config);
-    let used = async || {
-        hubspot.send(&small_request(), "order-1").await;
-        let asked = stub.asked().pop().unwrap();
-        asked.header("authorization").unwrap().to_owned()
-    };
-    // Asked again until the client has looked at the file, which it does once a second.
-    let turns_to = async |expected: &str| {
-        tokio::time::timeout(Duration::from_secs(10), async {
-            while used().await != expected {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await
-        .unwrap();
-    };
-    turns_to("Bearer first-token").await;
-    std::fs::write(&file, "  second-token  ").unwrap();
-    turns_to("Bearer second-token").await;
-    // Empty, gone, no text: the last token stays, and a good one is taken up again.
-    std::fs::write(&file, " \n").unwrap();
-    used().await;
-    std::fs::remove_file(&file).unwrap();
-    let until = tokio::time::Instant::now() + Duration::from_millis(1300);
-    while tokio::time::Instant::now() < until {
-        assert_eq!(used().await, "Bearer second-token");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    std::fs::write(&file, "third-token").unwrap();
-    turns_to("Bearer third-token").await;
-}
-
-#[tokio::test]
 async fn what_cannot_call_is_refused_at_once() {
     let refused = |config: &AccountConfig| {
         let error = HubSpot::new(&AccountName::default(), config, Clock::system()).unwrap_err();
@@ -382,10 +345,11 @@ async fn what_cannot_call_is_refused_at_once() {
         assert!(matches!(refused(&config), HubSpotError::BadToken { .. }));
     }
     config.token = TokenSource::File("/no/such/file".into());
-    assert!(matches!(
-        refused(&config),
-        HubSpotError::BadTokenFile { .. }
-    ));
+    assert!(matches!(refused(&config), HubSpotError::BadToken { .. }));
+    config.token = TokenSource::Missing;
+    config.next_token = TokenSource::Given("secret\nsecret".into());
+    assert!(matches!(refused(&config), HubSpotError::BadToken { .. }));
+    config.next_token = TokenSource::Missing;
     config.token = TokenSource::Given("secret".into());
     for base_url in [
         "ftp://example.com/secret",

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod producer;
 pub mod proxy;
 pub mod raw;
+pub mod secret;
 
 /// A test of each of these on each RabbitMQ: `rabbitmq_3_10::NAME` and `rabbitmq_4_0::NAME`.
 macro_rules! on_each_rabbitmq {

@@ -24,9 +24,9 @@ const TEN_SECONDS: Duration = Duration::from_secs(10);
 /// How long `SECONDLY` can last.
 const ONE_SECOND: Duration = Duration::from_secs(1);
 /// How many scope names a hint tells at most.
-const SCOPES_TOLD_MAX: usize = 8;
+pub(super) const SCOPES_TOLD_MAX: usize = 8;
 /// A scope's longest name, in bytes; HubSpot's have at most 60. What is longer is none.
-const SCOPE_BYTES_MAX: usize = 100;
+pub(super) const SCOPE_BYTES_MAX: usize = 100;
 
 /// What came back of a call.
 pub type Heard = Result<Answer, Silence>;

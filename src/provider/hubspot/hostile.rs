@@ -19,7 +19,7 @@ use super::wire::{Answer, send_body};
 use crate::config::Api;
 use crate::message::{BODY_BYTES_MAX, Malformed, SendRequest};
 use crate::outcome::{Failure, FailureClass, LookUp, Outcome, Words};
-use crate::provider::Probe;
+use crate::provider::{Pinned, Probe};
 
 /// What a problem, or a hint, may have at most: it stands in a log line and in a header.
 const TOLD_BYTES_MAX: usize = 1500;
@@ -135,8 +135,12 @@ pub fn answer(status: u16, retry_after: &[u8], correlation_id: &[u8], body: &[u8
         }
         LookUp::Failed(failure) => is_sound(&failure),
     }
-    match probe(Api::Marketing, &heard, &heard, now) {
+    let pinned = Pinned::default();
+    match probe((Api::Marketing, &pinned), &heard, &heard, now) {
         Probe::Open(_) => assert!((200..300).contains(&status)),
+        Probe::Wrong(..) | Probe::Kept => {
+            panic!("nothing is pinned, and one token was asked about")
+        }
         Probe::Shut(failure) | Probe::Inconclusive(failure) => is_sound(&failure),
     }
 }

@@ -7,18 +7,59 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::classify::{Heard, failure};
+use super::classify::{Heard, SCOPE_BYTES_MAX, SCOPES_TOLD_MAX, failure};
 use super::wire::{Answer, text};
 use crate::config::Api;
 use crate::outcome::{Failure, FailureClass, PauseReason, Scope};
-use crate::provider::{Portal, Probe};
+use crate::provider::{Fit, Pinned, Portal, Probe};
 
 /// One of these lets a token send. The `-api` names stood in HubSpot's specs for six weeks of 2026.
 const TRANSACTIONAL_SCOPES: [&str; 2] = ["transactional-email", "transactional-email-api"];
 const MARKETING_SCOPES: [&str; 2] = ["marketing-email", "marketing-email-api"];
 
-/// What the two answers say together.
-pub(super) fn probe(api: Api, details: &Heard, token_info: &Heard, now: Timestamp) -> Probe {
+/// What the two answers say together, of an account that has to be the pinned one.
+pub(super) fn probe(
+    (api, pinned): (Api, &Pinned),
+    details: &Heard,
+    token_info: &Heard,
+    now: Timestamp,
+) -> Probe {
+    let found = heard(api, details, token_info, now);
+    let Probe::Open(portal) = found else {
+        return found;
+    };
+    match pinned.fit(&portal) {
+        Fit::Fits => Probe::Open(portal),
+        Fit::Differs(problem) => Probe::Wrong(portal, problem),
+        Fit::Untold => Probe::Inconclusive(untold(pinned, details, token_info)),
+    }
+}
+
+/// The token is good, and what is pinned was not told: no mail may leave.
+fn untold(pinned: &Pinned, details: &Heard, token_info: &Heard) -> Failure {
+    let refused = [details, token_info]
+        .into_iter()
+        .filter_map(|heard| heard.as_ref().ok())
+        .find(|answer| !answer.is_success());
+    // Only the account's details tell its type.
+    let what = if pinned.account_type.is_some() {
+        "account_type (the scope `oauth` may be what the token lacks to read it)"
+    } else {
+        "portal_id"
+    };
+    Failure {
+        class: FailureClass::Halted,
+        scope: Scope::Account,
+        pause: Some(PauseReason::Unproven),
+        retry_after: None,
+        words: refused.map(Answer::words).unwrap_or_default(),
+        hint: format!(
+            "HubSpot does not tell whether the token opens the account that {what} names"
+        ),
+    }
+}
+
+fn heard(api: Api, details: &Heard, token_info: &Heard, now: Timestamp) -> Probe {
     let statuses = [status(details), status(token_info)];
     if statuses.contains(&477) {
         let migrating = if status(details) == 477 {
@@ -31,7 +72,9 @@ pub(super) fn probe(api: Api, details: &Heard, token_info: &Heard, now: Timestam
     if let Some(answer) = success(token_info) {
         let portal = portal(success(details), Some(answer));
         return match &portal.scopes {
-            Some(scopes) if !may_send(api, scopes) => Probe::Shut(missing_scope(api, answer)),
+            Some(scopes) if !may_send(api, scopes) => {
+                Probe::Shut(missing_scope(api, scopes, answer))
+            }
             _ => Probe::Open(portal),
         };
     }
@@ -88,10 +131,16 @@ fn may_send(api: Api, scopes: &[String]) -> bool {
     has(&TRANSACTIONAL_SCOPES) || (api == Api::Marketing && has(&MARKETING_SCOPES))
 }
 
-fn missing_scope(api: Api, answer: &Answer) -> Failure {
+fn missing_scope(api: Api, scopes: &[String], answer: &Answer) -> Failure {
     let needed = match api {
         Api::Transactional => "transactional-email",
         Api::Marketing => "marketing-email or transactional-email",
+    };
+    let known = scopes.iter().filter(|scope| scope.len() <= SCOPE_BYTES_MAX);
+    let known: Vec<&str> = known.take(SCOPES_TOLD_MAX).map(String::as_str).collect();
+    let has = match known.as_slice() {
+        [] => String::new(),
+        known => format!(" (it has {})", known.join(", ")),
     };
     Failure {
         class: FailureClass::Halted,
@@ -99,7 +148,7 @@ fn missing_scope(api: Api, answer: &Answer) -> Failure {
         pause: Some(PauseReason::Forbidden),
         retry_after: None,
         words: answer.words(),
-        hint: format!("the token lacks the scope {needed}: grant it in HubSpot"),
+        hint: format!("the token lacks the scope {needed}{has}: grant it in HubSpot"),
     }
 }
 
@@ -117,13 +166,16 @@ mod tests {
     }
 
     fn probed(api: Api, details: &Heard, token_info: &Heard) -> Probe {
-        probe(api, details, token_info, Timestamp::UNIX_EPOCH)
+        let pinned = Pinned::default();
+        probe((api, &pinned), details, token_info, Timestamp::UNIX_EPOCH)
     }
 
     /// `open`, or why not: `shut` or `inconclusive`, and the status that is told.
     fn told(details: &Heard, token_info: &Heard) -> String {
         match probed(Api::Transactional, details, token_info) {
             Probe::Open(_) => "open".into(),
+            Probe::Wrong(..) => "wrong".into(),
+            Probe::Kept => "kept".into(),
             Probe::Shut(failure) => format!("shut {:?}", failure.pause.unwrap()),
             Probe::Inconclusive(failure) => match failure.words.status {
                 Some(status) => format!("inconclusive {status}"),
@@ -206,6 +258,52 @@ mod tests {
             if let Probe::Shut(failure) = found {
                 assert_eq!(failure.pause, Some(PauseReason::Forbidden));
             }
+        }
+    }
+
+    #[test]
+    fn the_pinned_account_has_to_be_told() {
+        let details = || answer(200, DETAILS);
+        let known = || answer(200, TOKEN_INFO);
+        let lost = || answer(404, "");
+        let pin = |portal_id: Option<u64>, kind: Option<&str>| Pinned {
+            portal_id,
+            account_type: kind.map(str::to_owned),
+        };
+        for (pinned, details, token_info, expected) in [
+            (
+                pin(Some(1234), Some("STANDARD")),
+                details(),
+                known(),
+                "open",
+            ),
+            (pin(Some(1234), None), lost(), known(), "open"),
+            (pin(None, Some("STANDARD")), details(), lost(), "open"),
+            (pin(Some(99), None), details(), known(), "wrong"),
+            (pin(Some(99), None), lost(), known(), "wrong"),
+            (pin(None, Some("SANDBOX")), details(), known(), "wrong"),
+            // Only the details tell the type.
+            (pin(None, Some("STANDARD")), lost(), known(), "unproven"),
+            (
+                pin(Some(1234), Some("STANDARD")),
+                answer(403, ""),
+                known(),
+                "unproven",
+            ),
+            (pin(Some(1234), None), answer(200, "{}"), lost(), "unproven"),
+            (pin(Some(1234), None), lost(), lost(), "inconclusive"),
+        ] {
+            let api = Api::Transactional;
+            let found = match probe((api, &pinned), &details, &token_info, Timestamp::UNIX_EPOCH) {
+                Probe::Open(_) => "open",
+                Probe::Wrong(..) => "wrong",
+                Probe::Inconclusive(failure) => match failure.pause {
+                    Some(PauseReason::Unproven) => "unproven",
+                    _ => "inconclusive",
+                },
+                Probe::Shut(_) | Probe::Kept => "other",
+            };
+            assert_eq!(found, expected, "{pinned:?} {details:?} {token_info:?}");
         }
     }
 }

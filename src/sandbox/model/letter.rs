@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use super::emails::{BATCH, DRAFT, MISSING};
 use crate::hint;
 use crate::message::ROLE_PREFIXES;
 use crate::sandbox::faults::Magic;
@@ -84,7 +85,7 @@ impl Letter {
         };
         if local.is_none_or(|local| local.is_empty() || is_role(local)) {
             Some("INVALID_TO_ADDRESS")
-        } else if self.email_id < 1 {
+        } else if self.email_id < 1 || [MISSING, BATCH, DRAFT].contains(&self.email_id) {
             Some("MISSING_CONTENT")
         } else {
             None

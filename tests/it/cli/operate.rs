@@ -5,7 +5,9 @@ use std::net::TcpListener;
 use postrider::queue::Queue;
 use postrider::queue::sqlite::Mode;
 
-use super::shop::{Shop, answer_once, interrupt, request, told, without_word_after};
+use super::shop::{
+    Shop, answer_once, interrupt, request, told, without_midnight, without_word_after,
+};
 
 #[test]
 fn queue_shows_what_the_worker_says() {
@@ -144,14 +146,17 @@ fn check_proves_the_token_against_the_sandbox() {
         command.env("POSTRIDER_ACCOUNTS__DEFAULT__BASE_URL", &address);
         command.env("POSTRIDER_ACCOUNTS__DEFAULT__TOKEN", token);
         command.envs(more.iter().copied());
-        told(command).replace(&address, "http://SANDBOX")
+        let shown = told(command).replace(&address, "http://SANDBOX");
+        without_midnight(&shown)
     };
     insta::assert_snapshot!(check("pat-na1-right", &[]), @"
     exit 0
     --- stdout
     ok      config: valid; accounts: default
     ok      queue: sqlite:SHOP/postrider.db answers, 0 messages stand in it
-    ok      account default: portal 62515 (DEVELOPER_TEST, UTC), scopes oauth marketing-email transactional-email at http://SANDBOX/
+    ok      account default: portal 62515 (DEVELOPER_TEST) at http://SANDBOX/
+    ok      account default scopes: oauth content marketing-email transactional-email
+    ok      account default day: ends at …, midnight in UTC
     --- stderr
     sqlite:SHOP/postrider.db is a new queue
     ");
@@ -173,7 +178,7 @@ fn check_proves_the_token_against_the_sandbox() {
     ok      config: valid; accounts: default
     ok      queue: sqlite:SHOP/postrider.db answers, 0 messages stand in it
     failed  account default: the token opens portal 62515, and portal_id is 4711
-            hint: set accounts.default.token to one of portal 4711, or correct portal_id
+            hint: set the token to one of the configured account, or correct what the account pins
     --- stderr
     error: not everything is as it should be
     hint: each line above that fails tells its next step

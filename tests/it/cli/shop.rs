@@ -225,6 +225,18 @@ pub(super) fn without_word_after(text: &str, before: &str) -> String {
         .fold(String::new(), |all, line| all + line.trim_end() + "\n")
 }
 
+/// The text without the time at which a day ends.
+pub(super) fn without_midnight(text: &str) -> String {
+    let of = |line: &str| match line.split_once("ends at ") {
+        Some((head, tail)) => {
+            let tail = tail.split_once(',').map_or("", |(_, tail)| tail);
+            format!("{head}ends at …,{tail}")
+        }
+        None => line.to_owned(),
+    };
+    text.lines().map(|line| of(line) + "\n").collect()
+}
+
 /// Answers one HTTP request with this JSON.
 pub(super) fn answer_once(json: impl Into<String>) -> String {
     let json = json.into();

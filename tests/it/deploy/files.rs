@@ -126,7 +126,7 @@ fn the_unit_is_one_that_systemd_and_the_worker_take() {
     assert!(setting("LoadCredential").starts_with(&format!("{name}:")));
     let credentials = tempfile::tempdir().unwrap();
     let token = credentials.path().join(name);
-    std::fs::write(&token, "pat-na1-test\n").unwrap();
+    crate::support::secret::keep(&token, "pat-na1-test\n");
     let config = load(vec![(key.to_owned(), token.display().to_string())]);
     let account = &config.accounts[&AccountName::default()];
     assert!(matches!(&account.token, TokenSource::File(file) if *file == token));

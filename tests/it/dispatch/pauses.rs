@@ -172,16 +172,11 @@ async fn a_day_that_is_spent_waits_for_midnight() {
 #[tokio::test(start_paused = true)]
 async fn a_token_of_another_portal_sends_nothing() {
     let pinned = Settings {
-        portal_id: Some(1),
+        pinned: true,
         ..settings()
     };
     let mut hubspot = Scripted::new(|id, _, _| accepted(id));
-    hubspot.probe = Box::new(|_| {
-        Probe::Open(Portal {
-            portal_id: Some(2),
-            ..Portal::default()
-        })
-    });
+    hubspot.probe = Box::new(|_| Probe::Wrong(Portal::default(), "it opens another portal".into()));
     let world = start(hubspot, pinned, 5).await;
     tokio::time::sleep(HOUR).await;
     assert!(world.hubspot.calls().is_empty());

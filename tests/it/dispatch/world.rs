@@ -166,7 +166,7 @@ pub(super) fn settings() -> Settings {
         results: 1.0,
         concurrency: 8,
         low_share: 0.05,
-        portal_id: None,
+        pinned: false,
         grace: Duration::from_secs(35),
     }
 }

@@ -1,13 +1,18 @@
-//! A broker's password that is changed under a running worker.
+//! A broker's password, and a token, that are changed under a running worker.
 
-use std::fs;
 use std::time::Duration;
 
-use super::world::{World, ids};
-use crate::support::broker;
+use tokio::time::{Instant, sleep};
+
+use super::world::{World, ids, report};
 use crate::support::proxy::Proxy;
+use crate::support::{broker, secret};
 
 const REST_TIME_MAX: Duration = Duration::from_mins(1);
+/// From a token to the next one.
+const ROTATION: Duration = Duration::from_secs(10);
+/// After that a changed file is in force: the old token may be revoked.
+const TAKEN_OVER: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn a_changed_password_reaches_the_worker_without_a_restart() {
@@ -21,7 +26,7 @@ async fn a_changed_password_reaches_the_worker_without_a_restart() {
     let file = folder.path().join("url");
     let write = |password: &str| {
         let url = format!("amqp://{user}:{password}@127.0.0.1:{}/%2f", wire.port());
-        fs::write(&file, url).unwrap();
+        secret::keep(&file, &url);
     };
     write("first");
     let world = World::on_broker(broker, &user, &[])
@@ -44,4 +49,49 @@ async fn a_changed_password_reaches_the_worker_without_a_restart() {
     world.sandbox.until_mailed(20, REST_TIME_MAX).await;
     worker.finish(REST_TIME_MAX).await;
     world.assert_mailed(&ids).await;
+}
+
+/// `POSTRIDER_TEST_ROTATIONS=60` takes ten minutes.
+#[tokio::test]
+async fn a_token_that_is_rotated_under_load_fails_no_send() {
+    let began = Instant::now();
+    let asked = std::env::var_os("POSTRIDER_TEST_ROTATIONS");
+    let rotations = asked.map_or(3, |number| number.to_str().unwrap().parse().unwrap());
+    let world = World::on_sqlite(&["--latency", "20ms-80ms"]).await;
+    let file = world.path("token");
+    let token = |number: usize| format!("pat-na1-rotated-{number}");
+    secret::keep(&file, &token(0));
+    world.sandbox.tell("token", &token(0)).await;
+    let world = world
+        .unset("accounts.default.token")
+        .set("accounts.default.token_file", file.to_str().unwrap())
+        .set("accounts.default.portal_id", "62515")
+        .set("accounts.default.results", "all")
+        .set("accounts.default.quota.send.limit", "40")
+        .set("accounts.default.quota.send.window", "1s");
+    // A little more than goes out meanwhile.
+    let ids = ids("under-load", rotations * 10 * 40 + 400);
+    world.publish_backlog(&ids).await;
+    let worker = world.worker().await;
+    world.sandbox.until_mailed(1, REST_TIME_MAX).await;
+    for number in 1..=rotations {
+        let (old, new) = (token(number - 1), token(number));
+        world.sandbox.tell("token", &format!("{old}\n{new}")).await;
+        let next = Instant::now() + ROTATION;
+        secret::keep(&file, &new);
+        sleep(TAKEN_OVER).await;
+        world.sandbox.tell("token", &new).await;
+        let mailed = world.sandbox.count("mails").await;
+        world.sandbox.until_mailed(mailed + 1, REST_TIME_MAX).await;
+        tokio::time::sleep_until(next).await;
+    }
+    let count = ids.len() as u64;
+    world.sandbox.until_mailed(count, REST_TIME_MAX).await;
+    worker.finish(REST_TIME_MAX).await;
+    world.assert_mailed(&ids).await;
+    world.assert_at_rest(0).await;
+    let stats = world.sandbox.stats().await;
+    assert_eq!(stats["unauthorized"], 0, "{stats}");
+    let figures = format!("{rotations} rotations, {count} sends, none refused");
+    report("token rotated", began, &figures);
 }

@@ -1,0 +1,174 @@
+//! What of one account is as it should be: each token, its portal, its scopes, its day, an email.
+
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan, Unit};
+
+use super::{Finding, Verdict};
+use crate::cli::failure::Exit;
+use crate::clock::Clock;
+use crate::config::AccountConfig;
+use crate::message::AccountName;
+use crate::outcome::{Failure as Refusal, PauseReason};
+use crate::provider::hubspot::{HubSpot, Letter};
+use crate::provider::{Portal, Probe};
+
+/// One line for each thing that was found.
+pub(super) async fn check(
+    name: &AccountName,
+    config: &AccountConfig,
+    email_id: Option<i64>,
+) -> Vec<Finding> {
+    let check = format!("account {name}");
+    let clock = Clock::system();
+    let hubspot = match HubSpot::new(name, config, clock) {
+        Ok(hubspot) => hubspot,
+        Err(error) => {
+            return vec![Finding::bad(&check, Exit::Usage, error.to_string()).hint(error.hint())];
+        }
+    };
+    let mut findings = Vec::new();
+    let mut is_open = false;
+    for (key, probe) in hubspot.probe_each().await {
+        let check = if key == "token" {
+            check.clone()
+        } else {
+            format!("{check} {key}")
+        };
+        is_open |= matches!(probe, Probe::Open(_));
+        findings.extend(of_token(&check, config, probe, clock.now()));
+    }
+    if let Some(id) = email_id
+        && is_open
+    {
+        findings.push(email(&check, &hubspot, id).await);
+    }
+    findings
+}
+
+fn of_token(check: &str, config: &AccountConfig, probe: Probe, now: Timestamp) -> Vec<Finding> {
+    let place = config.base_url.as_str();
+    match probe {
+        Probe::Open(portal) => opened(check, portal, place, now),
+        Probe::Wrong(portal, problem) => vec![Finding {
+            portal: Some(portal),
+            ..Finding::bad(check, Exit::Usage, problem).hint(
+                "set the token to one of the configured account, or correct what the account pins",
+            )
+        }],
+        Probe::Shut(refusal) => {
+            let exit = exit_of(&refusal);
+            vec![Finding::bad(check, exit, said(&refusal, place)).hint(refusal.hint)]
+        }
+        Probe::Inconclusive(refusal) => {
+            let verdict = match refusal.words.status {
+                // HubSpot does not offer the question for every kind of token.
+                Some(status) if status < 429 => Verdict::Unsure,
+                None if refusal.pause == Some(PauseReason::Unproven) => Verdict::Unsure,
+                _ => Verdict::Bad(Exit::Unavailable),
+            };
+            let hint = if config.is_pinned() {
+                format!(
+                    "{}; no mail leaves while the account is not proven",
+                    refusal.hint
+                )
+            } else {
+                refusal.hint.clone()
+            };
+            vec![Finding {
+                verdict,
+                ..Finding::good(check, said(&refusal, place)).hint(hint)
+            }]
+        }
+        // Only where a token is to take the place of another.
+        Probe::Kept => Vec::new(),
+    }
+}
+
+fn opened(check: &str, portal: Portal, place: &str, now: Timestamp) -> Vec<Finding> {
+    let scopes = format!("{check} scopes");
+    let scopes = match &portal.scopes {
+        Some(granted) => Finding::good(&scopes, granted.join(" ")),
+        None => Finding::unsure(
+            &scopes,
+            "not told: only a send can tell whether they suffice",
+        ),
+    };
+    let day = format!("{check} day");
+    let day = match portal
+        .time_zone
+        .as_deref()
+        .map(|name| (name, ends_at(name, now)))
+    {
+        Some((zone, Some(at))) => Finding::good(&day, format!("ends at {at}, midnight in {zone}")),
+        Some((zone, None)) => Finding::unsure(&day, format!("no time zone is known as {zone}")),
+        None => Finding::unsure(
+            &day,
+            "the time zone is not told: the day is counted in UTC until it is over",
+        ),
+    };
+    vec![
+        Finding {
+            found: format!("{} at {place}", in_words(&portal)),
+            portal: Some(portal),
+            ..Finding::good(check, String::new())
+        },
+        scopes,
+        day,
+    ]
+}
+
+/// When the day of a time zone ends.
+fn ends_at(zone: &str, now: Timestamp) -> Option<Timestamp> {
+    let zone = TimeZone::get(zone).ok()?;
+    let today = now.to_zoned(zone).round(Unit::Second).ok()?;
+    let tomorrow = today.start_of_day().ok()?.checked_add(1.day()).ok()?;
+    Some(tomorrow.start_of_day().ok()?.timestamp())
+}
+
+/// Whether an email is there, and made for single send.
+async fn email(check: &str, hubspot: &HubSpot, id: i64) -> Finding {
+    let check = format!("{check} email {id}");
+    match hubspot.letter(id).await {
+        Letter::Ready(told) => Finding::good(&check, told),
+        Letter::Doubtful { found, hint } => Finding::unsure(&check, found).hint(hint),
+        Letter::Unfit { found, hint } => Finding::bad(&check, Exit::Usage, found).hint(hint),
+        Letter::Unknown(refusal) => {
+            let exit = exit_of(&refusal);
+            Finding::bad(&check, exit, said(&refusal, "HubSpot")).hint(refusal.hint)
+        }
+    }
+}
+
+/// A token that is not accepted is a matter of configuration; all else, of HubSpot.
+fn exit_of(refusal: &Refusal) -> Exit {
+    match refusal.pause {
+        Some(PauseReason::Unauthorized | PauseReason::Forbidden) => Exit::Usage,
+        _ => Exit::Unavailable,
+    }
+}
+
+fn said(refusal: &Refusal, place: &str) -> String {
+    let words = &refusal.words;
+    let message = words.message.as_ref().or(words.category.as_ref());
+    let status = match (words.status, message) {
+        (Some(200), _) => return "the token is accepted, and does not suffice".to_owned(),
+        (Some(status), _) => format!("{place} answers {status}"),
+        (None, Some(_)) => format!("{place} does not answer"),
+        (None, None) => return format!("{place} does not tell enough"),
+    };
+    match message {
+        Some(message) => format!("{status}: {message}"),
+        None => status,
+    }
+}
+
+fn in_words(portal: &Portal) -> String {
+    let told = match portal.portal_id {
+        Some(id) => format!("portal {id}"),
+        None => "the token is accepted".to_owned(),
+    };
+    match &portal.account_type {
+        Some(kind) => format!("{told} ({kind})"),
+        None => told,
+    }
+}

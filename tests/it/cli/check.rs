@@ -1,0 +1,109 @@
+//! `postrider check`: what of an account is as it should be, a line each, with the next step.
+
+use super::shop::{Shop, told, without_midnight};
+use crate::support::secret::{keep, keep_with_mode};
+
+/// `check` of a shop whose account is at this sandbox.
+fn check(shop: &Shop, sandbox: &str, args: &[&str], settings: &[(&str, &str)]) -> String {
+    let mut command = shop.command(&[&["check"], args].concat());
+    command.env("POSTRIDER_ACCOUNTS__DEFAULT__BASE_URL", sandbox);
+    for (key, value) in settings {
+        command.env(format!("POSTRIDER_ACCOUNTS__DEFAULT__{key}"), value);
+    }
+    let shown = told(command).replace(sandbox, "http://SANDBOX");
+    let shown = without_midnight(&shown);
+    // The first two are of the configuration and the queue.
+    let lines = shown
+        .lines()
+        .filter(|line| !line.contains("ok      config") && !line.contains("queue"));
+    lines.map(|line| line.to_owned() + "\n").collect()
+}
+
+#[test]
+fn an_email_is_looked_at_without_sending_it() {
+    let shop = Shop::new();
+    let (_sandbox, address) = shop.sandbox(&[]);
+    let token = [("TOKEN", "pat-na1-test")];
+    insta::assert_snapshot!(check(&shop, &address, &["--email-id", "4126643121"], &token), @"
+    exit 0
+    --- stdout
+    ok      account default: portal 62515 (DEVELOPER_TEST) at http://SANDBOX/
+    ok      account default scopes: oauth content marketing-email transactional-email
+    ok      account default day: ends at …, midnight in UTC
+    ok      account default email 4126643121: SINGLE_SEND_API, published
+    --- stderr
+    ");
+    let of = |id: &str| {
+        let shown = check(&shop, &address, &["--email-id", id], &token);
+        let lines = shown
+            .lines()
+            .filter(|line| line.contains(" email ") || line.starts_with("    "));
+        lines.map(|line| line.to_owned() + "\n").collect::<String>()
+    };
+    insta::assert_snapshot!(["404", "1001", "1002", "1003"].map(of).concat(), @r#"
+    failed  account default email 404: the portal has no such email
+            hint: take the id from the email's address in HubSpot, or from its details there
+    failed  account default email 1001: it is BATCH_EMAIL, which single send refuses; it takes SINGLE_SEND_API
+            hint: in HubSpot, make it an email for the single-send API
+    failed  account default email 1002: it is SINGLE_SEND_API, and not published
+            hint: publish it in HubSpot
+    unsure  account default email 1003: it is MARKETING_SINGLE_SEND_API, and api = "transactional" is made for SINGLE_SEND_API
+            hint: send it to yourself once, or see accounts.NAME.api
+    "#);
+}
+
+#[test]
+fn each_token_of_a_rotation_is_told_by_its_key() {
+    let shop = Shop::new();
+    let (_sandbox, address) = shop.sandbox(&["--account-type", "SANDBOX"]);
+    let next = shop.path("next");
+    keep(&next, "pat-na1-next-unscoped\n");
+    let settings = [
+        ("TOKEN", "pat-na1-test"),
+        ("NEXT_TOKEN_FILE", next.to_str().unwrap()),
+        ("ACCOUNT_TYPE", "SANDBOX"),
+    ];
+    insta::assert_snapshot!(check(&shop, &address, &[], &settings), @"
+    exit 64
+    --- stdout
+    failed  account default next_token: the token is accepted, and does not suffice
+            hint: the token lacks the scope transactional-email (it has oauth): grant it in HubSpot
+    ok      account default: portal 62515 (SANDBOX) at http://SANDBOX/
+    ok      account default scopes: oauth content marketing-email transactional-email
+    ok      account default day: ends at …, midnight in UTC
+    --- stderr
+    error: not everything is as it should be
+    hint: each line above that fails tells its next step
+    ");
+    keep_with_mode(&next, "pat-na1-next\n", 0o644);
+    insta::assert_snapshot!(check(&shop, &address, &[], &settings).replace(next.to_str().unwrap(), "NEXT"), @"
+    exit 64
+    --- stdout
+    failed  account default: the token of account `default` in NEXT cannot be used: its mode is 644, so that others may read or change it (chmod 600)
+            hint: it takes a service key or an app's token, and nothing else; a file with it is to be read by its owner alone
+    --- stderr
+    error: not everything is as it should be
+    hint: each line above that fails tells its next step
+    ");
+    let other = [("TOKEN", "pat-na1-test"), ("ACCOUNT_TYPE", "STANDARD")];
+    insta::assert_snapshot!(check(&shop, &address, &[], &other), @"
+    exit 64
+    --- stdout
+    failed  account default: the token opens an account of the type SANDBOX, and account_type is STANDARD
+            hint: set the token to one of the configured account, or correct what the account pins
+    --- stderr
+    error: not everything is as it should be
+    hint: each line above that fails tells its next step
+    ");
+}
+
+#[test]
+fn an_account_that_is_not_there_is_named() {
+    let shop = Shop::new();
+    insta::assert_snapshot!(shop.run(&["check", "--account", "shop"]), @"
+    exit 64
+    --- stderr
+    error: no account is named `shop`
+    hint: there are: default
+    ");
+}
