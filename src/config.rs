@@ -5,6 +5,8 @@
 //! the next step, and never shows a secret.
 
 mod account;
+mod delivery;
+mod guard;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod hostile;
@@ -22,6 +24,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use url::Url;
 
+use crate::delivery::Rules;
 use crate::message::AccountName;
 
 pub use raw::KEYS;
@@ -33,6 +36,8 @@ pub const DEFAULT_FILE: &str = "config/postrider.toml";
 /// Everything, valid.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The environment, and who gets mail in it.
+    pub delivery: Rules,
     pub queue: QueueConfig,
     pub server: ServerConfig,
     /// Never empty.

@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
 use crate::config::QuotaConfig;
+use crate::delivery::Rules;
 use crate::journal::{Call, Entry, Then};
 use crate::message::{AccountName, MessageId, Priority, SendRequest};
 use crate::metrics::Metrics;
@@ -58,6 +59,8 @@ pub struct Settings {
     pub low_share: f64,
     /// The token must be proven to open the configured account, whatever it takes.
     pub pinned: bool,
+    /// Who gets mail.
+    pub delivery: Rules,
     /// How long calls in flight may still take after the stop. Longer than one call, so that every
     /// answer is heard.
     pub grace: Duration,

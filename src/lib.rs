@@ -25,6 +25,7 @@
 //! | [`clock`] | the only reader of wall time |
 //! | [`crypto`] | the one TLS stack |
 //! | [`retry`] | outcome + story + now → disposition; pure |
+//! | [`delivery`] | who gets mail in which environment; pure |
 //! | [`quota`] | rolling windows: one limiter per account and bucket |
 //! | [`pause`] | why dispatch is held back, since when, until when |
 //! | [`dispatch`] | the loop of one account's lanes, and the straight line of one delivery |
@@ -40,10 +41,10 @@
 //! ```text
 //! main → cli/worker ─┬─> dispatch ──┬─> queue ────┐
 //!                    │              ├─> provider ─┼─> journal, message, story, outcome, clock
-//!                    │              ├─> retry, quota, pause
+//!                    │              ├─> retry, quota, pause, delivery
 //!                    │              └─> metrics
 //!                    ├─> admin ──> metrics, pause
-//!                    ├─> config
+//!                    ├─> config ──> delivery ──> message
 //!                    ├─> sandbox ──> message, outcome, clock
 //!                    └─> sim ──> dispatch, queue::memory, provider, sandbox
 //! ```
@@ -56,8 +57,8 @@
 //!    `cli` reqwest, only `metrics` prometheus, only `retry` backoff, only `quota` governor.
 //! 2. Only `config` reads the environment; only `cli` writes to stdout; only `clock` asks for wall
 //!    time.
-//! 3. `message`, `retry`, `provider::hubspot::classify` and `sandbox::model` do no I/O, never log,
-//!    and take `now` and chance as arguments.
+//! 3. `message`, `delivery`, `retry`, `provider::hubspot::classify` and `sandbox::model` do no I/O,
+//!    never log, and take `now` and chance as arguments.
 //! 4. Only `retry` chooses a disposition for a failed attempt; only `Queue::settle` carries one out.
 //! 5. A queue's `settle` publishes and waits for the confirm before it acknowledges.
 //! 6. Every buffer, batch, retry count, time-out and body size has a named limit.
@@ -68,7 +69,7 @@
 //! |---|---|---|
 //! | 1 | `dispatch` | the lease held, no pause, a permit and room in the quota, *then* `receive` |
 //! | 2 | [`message`] | bytes → `SendRequest`; unreadable → dead letter, straight to 8 |
-//! | 3 | `dispatch` | not due, expired, or of another lane: straight to 8 |
+//! | 3 | `dispatch`, [`delivery`] | not due, expired, of another lane, or held in this environment: straight to 8 |
 //! | 4 | `quota` | the token in hand is spent |
 //! | 5 | `provider/hubspot` | one call, the same `sendId` on every attempt |
 //! | 6 | `provider/hubspot/classify` | answer → `Outcome` |
@@ -157,6 +158,7 @@
 //! | what follows from a verdict | [`retry`] |
 //! | what holds an account back | [`pause`], `dispatch/learn` |
 //! | what a request may hold | [`message`] |
+//! | who gets mail outside production | [`delivery`], `config/guard` for what may change it |
 //! | a new backend | [`queue`], and a harness in `tests/it/contract/backends.rs` |
 //! | what `trace` can tell | [`journal`], noted in `dispatch`; told in `cli/trace` |
 //! | a new command | a file in `cli` |
@@ -167,6 +169,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crypto;
+pub mod delivery;
 pub mod dispatch;
 pub mod hint;
 pub mod journal;

@@ -4,6 +4,8 @@
 //! takes no time and never logs, since a body holds addresses.
 
 mod body;
+mod environment;
+mod recipient;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,6 +18,8 @@ use serde_json::value::RawValue;
 
 use self::body::{Body, Object};
 pub use self::body::{expires_at, schema};
+pub use self::environment::Environment;
+pub use self::recipient::{ROLE_PREFIXES, Recipient};
 use crate::hint;
 
 /// The largest request body, in bytes. HubSpot names no limit; a queue needs one.
@@ -24,21 +28,6 @@ pub const BODY_BYTES_MAX: usize = 256 * 1024;
 pub const ID_BYTES_MAX: usize = 200;
 /// The longest account name, in bytes: it is part of queue names and routing keys.
 pub const ACCOUNT_BYTES_MAX: usize = 40;
-
-/// Local parts that HubSpot answers with `INVALID_TO_ADDRESS` (its transactional email guide).
-pub const ROLE_PREFIXES: [&str; 11] = [
-    "abuse",
-    "no-reply",
-    "noreply",
-    "root",
-    "spam",
-    "security",
-    "undisclosed-recipients",
-    "unsubscribe",
-    "inoc",
-    "postmaster",
-    "privacy",
-];
 
 /// A request that is valid and has an id.
 #[derive(Clone)]
@@ -61,6 +50,8 @@ pub struct SendRequest {
     pub send_at: Option<Timestamp>,
     pub expires_at: Option<Timestamp>,
     pub producer: Option<String>,
+    /// The only environment in which it is taken; `None`: any.
+    pub environment: Option<Environment>,
 }
 
 /// Why a body is no request. Names the field and the next step, never an address.
@@ -157,6 +148,11 @@ impl SendRequest {
             send_at: dispatch.send_at,
             expires_at: dispatch.expires_at,
             producer: dispatch.producer,
+            environment: dispatch
+                .environment
+                .as_deref()
+                .map(Environment::parse)
+                .transpose()?,
         })
     }
 }
@@ -328,48 +324,6 @@ impl fmt::Display for MessageId {
 impl fmt::Debug for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-/// One recipient's address. Masked in `Debug`; there is no `Display`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Recipient(String);
-
-impl Recipient {
-    fn parse(to: &str) -> Result<Self, Malformed> {
-        if to.trim().is_empty() {
-            return Err(Malformed::new(
-                "message.to is empty: there is no recipient",
-                "give one address in message.to",
-            ));
-        }
-        let address =
-            EmailAddress::parse_with_options(to, Options::default()).map_err(|error| {
-                Malformed::new(
-                    format!("message.to is no email address: {error}"),
-                    "give one address in message.to; more go into cc or into requests of their own",
-                )
-            })?;
-        let local = address.local_part().to_ascii_lowercase();
-        if let Some(role) = ROLE_PREFIXES.iter().find(|role| **role == local) {
-            return Err(Malformed::new(
-                format!("message.to begins with `{role}@`: HubSpot refuses role addresses"),
-                "send to a person's address",
-            ));
-        }
-        Ok(Self(to.to_owned()))
-    }
-
-    /// The address, for the call to HubSpot and nothing else.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Recipient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<recipient>")
     }
 }
 

@@ -149,7 +149,7 @@ pub enum DeadReason {
     Exhausted,
     /// Its `expiresAt` passed before it could be sent.
     Expired,
-    /// An operator put it here.
+    /// An operator put it here, or the rules of an environment that is not production.
     Operator,
 }
 

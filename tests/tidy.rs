@@ -35,6 +35,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("journal", &["message", "outcome", "story"]),
     ("message", &["hint"]),
     ("story", &["clock", "message", "outcome"]),
+    ("delivery", &["message"]),
     ("outcome", &["message", "story"]),
     ("retry", &["clock", "config", "outcome", "story", "message"]),
     ("quota", &["clock", "config", "provider"]),
@@ -47,7 +48,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "provider",
         &["clock", "config", "crypto", "message", "outcome"],
     ),
-    ("config", &["hint", "message"]),
+    ("config", &["delivery", "hint", "message"]),
     (
         "sandbox",
         &["clock", "hint", "message", "outcome", "provider"],
@@ -55,8 +56,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     (
         "dispatch",
         &[
-            "clock", "config", "journal", "message", "metrics", "outcome", "pause", "provider",
-            "queue", "quota", "retry", "story",
+            "clock", "config", "delivery", "journal", "message", "metrics", "outcome", "pause",
+            "provider", "queue", "quota", "retry", "story",
         ],
     ),
     (

@@ -9,6 +9,7 @@ use super::failure::{Exit, Failure};
 use super::open::{Purpose, with_queue};
 use super::output::{Mood, Output};
 use crate::config::Config;
+use crate::delivery::Rules;
 use crate::message::AccountName;
 use crate::provider::Portal;
 
@@ -65,7 +66,11 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
     };
     tell(Finding::good(
         "config",
-        format!("valid; accounts: {}", names.join(" ")),
+        format!(
+            "valid; {}accounts: {}",
+            environment(config),
+            names.join(" ")
+        ),
     ))?;
     tell(queue(config).await)?;
     for (name, account) in &config.accounts {
@@ -94,6 +99,15 @@ fn show(config: &Config, output: &mut Output) -> Result<(), Failure> {
         output.line(format_args!("{key} = {value}"))?;
     }
     Ok(())
+}
+
+/// Nothing of production: there it is as everybody expects.
+fn environment(config: &Config) -> String {
+    let Rules { environment, mode } = &config.delivery;
+    if environment.is_production() {
+        return String::new();
+    }
+    format!("environment {environment} ({}); ", mode.label())
 }
 
 async fn queue(config: &Config) -> Finding {

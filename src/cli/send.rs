@@ -59,6 +59,7 @@ pub(super) async fn run(config: &Config, args: Args, output: &mut Output) -> Res
     let defaults = Defaults {
         account: args.account,
         priority: args.priority,
+        environment: config.delivery.environment.clone(),
     };
     let file = args.file.filter(|path| path != Path::new("-"));
     let mut report = Report::new(config.queue.url.place());

@@ -16,6 +16,7 @@ use super::signals::Stop;
 use crate::admin::{self, Admin};
 use crate::clock::Clock;
 use crate::config::{AccountConfig, Config, Flag, QueueUrl};
+use crate::delivery::Rules;
 use crate::dispatch::{Account, Dispatcher, Left, Parts, Settings};
 use crate::message::AccountName;
 use crate::metrics::Metrics;
@@ -110,7 +111,7 @@ pub(super) async fn serve<Q: Queue>(
             let account = config.accounts.get(&name)?;
             Some(Arc::new(Dispatcher::new(Parts {
                 account: name,
-                settings: settings(account, grace),
+                settings: settings(account, &config.delivery, grace),
                 queue: queue.clone(),
                 provider,
                 clock: Clock::system(),
@@ -138,7 +139,11 @@ pub(super) async fn serve<Q: Queue>(
         },
         admin_end.clone(),
     ));
-    tracing::info!(accounts = accounts.len(), listen, queue = %config.queue.url.place(), "worker started");
+    let Rules { environment, mode } = &config.delivery;
+    tracing::info!(
+        accounts = accounts.len(), listen, queue = %config.queue.url.place(),
+        %environment, delivery = mode.label(), "worker started"
+    );
     let runs = dispatchers
         .into_iter()
         .map(|dispatcher| dispatcher.run(stop.told.clone()));
@@ -263,13 +268,14 @@ async fn prove(config: &Config, providers: &[(AccountName, HubSpot)]) -> Result<
     Ok(())
 }
 
-fn settings(account: &AccountConfig, grace: Duration) -> Settings {
+fn settings(account: &AccountConfig, delivery: &Rules, grace: Duration) -> Settings {
     Settings {
         quota: account.quota,
         results: account.results,
         concurrency: account.concurrency,
         low_share: account.low_share,
         pinned: account.is_pinned(),
+        delivery: delivery.clone(),
         grace,
     }
 }

@@ -8,11 +8,15 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{ConfigError, DEFAULT_FILE, Sources};
+use super::{ConfigError, DEFAULT_FILE, Sources, guard};
 use crate::hint;
 
 /// Every key there is; `NAME` stands for an account's name.
 pub const KEYS: &[&str] = &[
+    "environment",
+    "delivery.mode",
+    "delivery.allow",
+    "delivery.sink",
     "queue.url",
     "queue.url_file",
     "queue.prefix",
@@ -104,6 +108,10 @@ impl Raw {
         self.entries.get(key)
     }
 
+    fn of_file(&self, key: &str) -> Option<&Entry> {
+        self.get(key).filter(|entry| entry.place.is_file())
+    }
+
     pub(super) fn accounts(&self) -> &BTreeSet<String> {
         &self.accounts
     }
@@ -183,8 +191,20 @@ impl Raw {
 
     fn set(&mut self, key: String, text: &str, place: Place) -> Result<(), ConfigError> {
         refuse_hapikey(&key, &place)?;
-        if !KEYS.contains(&pattern_of(&key).as_str()) {
+        let pattern = pattern_of(&key);
+        if !KEYS.contains(&pattern.as_str()) {
             return Err(unknown(&key, &place));
+        }
+        if let Some(stands) = self.of_file(&key)
+            && !place.is_file()
+            && guard::guards(&pattern, self.of_file("environment").is_some())
+        {
+            // The file's word stands, so that what comes after this place is held against it too.
+            return if stands.text == text {
+                Ok(())
+            } else {
+                Err(guard::overruled(&shown(&key), &stands.place, &place))
+            };
         }
         if let Some(account) = account_of(&key) {
             self.accounts.insert(account.to_owned());
@@ -203,6 +223,10 @@ impl Place {
             Self::Variable(_) => 1,
             Self::Flag(_) => 2,
         }
+    }
+
+    fn is_file(&self) -> bool {
+        matches!(self, Self::File { .. })
     }
 }
 
@@ -295,6 +319,12 @@ fn known_section(key: &str, place: &Place) -> Result<(), ConfigError> {
 
 /// Says that nobody knows this key, and which one may have been meant.
 fn unknown(key: &str, place: &Place) -> ConfigError {
+    if KEYS.contains(&pattern_of(key).as_str()) {
+        return ConfigError::new(
+            format!("`{}` ({place}) is no section", shown(key)),
+            "it is a key: write it as `key = value`",
+        );
+    }
     let account = account_of(key).unwrap_or("NAME");
     let known: Vec<String> = KEYS
         .iter()

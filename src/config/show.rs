@@ -6,6 +6,7 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::{AccountConfig, Config, QueueUrl, TokenSource, WindowConfig};
+use crate::delivery::Mode;
 
 /// What stands in the place of a secret.
 const MASKED: &str = "********";
@@ -16,6 +17,16 @@ impl Config {
     pub fn shown(&self) -> Vec<(String, Value)> {
         let mut shown = Vec::new();
         let mut show = |key: &str, value: Value| shown.push((key.to_owned(), value));
+        let rules = &self.delivery;
+        show("environment", json!(rules.environment.as_str()));
+        if !rules.environment.is_production() {
+            show("delivery.mode", json!(rules.mode.label()));
+        }
+        match &rules.mode {
+            Mode::Allow(list) => show("delivery.allow", json!(list.to_string())),
+            Mode::Sink(sink) => show("delivery.sink", json!(sink.expose())),
+            Mode::Everyone | Mode::Hold | Mode::Sandbox => {}
+        }
         let url = match &self.queue.url {
             QueueUrl::Sqlite(path) => format!("sqlite:{}", path.display()),
             amqp @ QueueUrl::Amqp(_) => amqp.place(),

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::account::account;
+use super::delivery;
 use super::raw::Raw;
 use super::section::{Secret, Section, in_range};
 use super::{Config, ConfigError, QueueConfig, QueueUrl, RetryConfig, ServerConfig};
@@ -35,6 +36,7 @@ pub(super) fn config(raw: &Raw) -> Result<Config, ConfigError> {
         accounts.insert(parsed, account(&keys)?);
     }
     Ok(Config {
+        delivery: delivery::rules(raw, &accounts)?,
         queue: queue(&Section::new(raw, "queue"))?,
         server: server(&Section::new(raw, "server"))?,
         accounts,

@@ -10,6 +10,7 @@ use super::lane::Seat;
 use super::mishap::ours;
 use super::{Called, Dispatcher, NoCall, millis, name_of};
 use crate::clock::until;
+use crate::delivery::Verdict;
 use crate::journal::Call;
 use crate::message::{MessageId, SendRequest};
 use crate::metrics::Operation;
@@ -20,6 +21,10 @@ use crate::quota::Flight;
 use crate::retry::{dead, death};
 use crate::story::{Attempt, Story};
 
+/// What to do about a request that nobody asks for any more.
+const MAYBE_MAILED: &str =
+    "it may have been mailed; replay keeps the sendId, so it is mailed at most once";
+
 /// A delivery that goes out now.
 pub(super) struct Ready {
     delivery: Delivery,
@@ -28,7 +33,8 @@ pub(super) struct Ready {
 }
 
 impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
-    /// Reads a delivery: not due, malformed, of another lane, expired, or ready.
+    /// Reads a delivery: not due, malformed, of another lane, expired, held in this environment, or
+    /// ready.
     pub(super) fn examine(&self, mut delivery: Delivery) -> Result<Ready, Box<NoCall>> {
         let now = self.clock.now();
         let mut story = std::mem::take(&mut delivery.story);
@@ -48,7 +54,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             // It waited for its turn: for a backlog, or through a pause.
             story.excuse(until(due, now));
         }
-        let request = match SendRequest::parse(&delivery.body, delivery.message_id.as_deref()) {
+        let rules = &self.settings.delivery;
+        let read = SendRequest::parse(&delivery.body, delivery.message_id.as_deref())
+            .and_then(|request| request.meant_for(&rules.environment));
+        let mut request = match read {
             Ok(request) => request,
             Err(malformed) => {
                 let mint = || MessageId::mint_at(now, &mut self.rng());
@@ -65,14 +74,44 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 return NoCall::with(delivery, disposition, key);
             }
         };
-        match self.without_call(&delivery, &request, &story, now) {
-            Some(disposition) => NoCall::with(delivery, disposition, request.id),
-            None => Ok(Ready {
-                delivery,
-                request,
-                story,
-            }),
+        if let Some(disposition) = self.without_call(&delivery, &request, &story, now) {
+            return NoCall::with(delivery, disposition, request.id);
         }
+        match rules.decide(&request) {
+            Verdict::Send => {}
+            Verdict::Instead(other) => request = *other,
+            Verdict::Hold { problem, hint } => {
+                let disposition = self.held(&request, *story, now, (problem, hint));
+                return NoCall::with(delivery, disposition, request.id);
+            }
+        }
+        Ok(Ready {
+            delivery,
+            request,
+            story,
+        })
+    }
+
+    /// Not sent, by the rules of the environment. What an earlier attempt may have done stays told.
+    fn held(
+        &self,
+        request: &SendRequest,
+        story: Story,
+        now: Timestamp,
+        mut told: (String, String),
+    ) -> Disposition {
+        if let Some(doubt) = doubt(&story) {
+            told = (format!("{}; {doubt}", told.0), MAYBE_MAILED.to_owned());
+        }
+        let (key, email_id) = (request.id.to_string(), Some(request.email_id));
+        let context = self.context(now, key, email_id, Lane::Sends);
+        dead(
+            story,
+            DeadReason::Operator,
+            &context,
+            told,
+            Words::default(),
+        )
     }
 
     /// The fates of a valid request that need no call.
@@ -113,23 +152,15 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             return Some(Disposition::snooze(send_at, story.clone()));
         }
         let expires_at = request.expires_at.filter(|at| *at <= now)?;
-        let (problem, hint) = if story.may_have_mailed {
-            let is_told = (story.attempts.last()).is_some_and(|it| it.outcome == "unknown");
-            let problem = if is_told {
-                "an attempt got no answer, and its time passed before another one could tell"
-            } else {
-                "it was handed out before and came back without a word, perhaps after a call, and \
-                 its time passed before another one could tell"
-            };
-            (
-                problem,
-                "it may have been mailed; replay keeps the sendId, so it is mailed at most once",
-            )
-        } else {
-            (
-                "its time passed before it could be sent",
+        let (problem, hint) = match doubt(story) {
+            Some(doubt) => (
+                format!("{doubt}, and its time passed before another one could tell"),
+                MAYBE_MAILED,
+            ),
+            None => (
+                "its time passed before it could be sent".to_owned(),
                 "publish it anew with a later dispatch.expiresAt if it still matters",
-            )
+            ),
         };
         let told = (
             format!("{problem} (dispatch.expiresAt {expires_at})"),
@@ -235,4 +266,14 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             self.metrics.received(&self.account.name, delivery.priority);
         }
     }
+}
+
+/// Why it may have been mailed before, if it may.
+fn doubt(story: &Story) -> Option<&'static str> {
+    let is_told = (story.attempts.last()).is_some_and(|it| it.outcome == "unknown");
+    story.may_have_mailed.then_some(if is_told {
+        "an attempt got no answer"
+    } else {
+        "it was handed out before and came back without a word, perhaps after a call"
+    })
 }

@@ -84,6 +84,11 @@ pub(super) struct Dispatch {
     #[serde(default)]
     #[schemars(length(max = 100))]
     pub(super) producer: Option<String>,
+    /// The only environment in which it is taken, as a worker's configuration names its own; a
+    /// worker of another one makes it a dead letter, reason `malformed`.
+    #[serde(default)]
+    #[schemars(length(max = 30), regex(pattern = "^[a-z0-9-]+$"))]
+    pub(super) environment: Option<String>,
 }
 
 /// When a request expires, in a body that is not read yet and may be malformed elsewhere. A look: a

@@ -15,6 +15,7 @@ use super::queue::Held;
 use super::record::Who;
 use crate::clock::Clock;
 use crate::config::{AccountConfig, Api, ApiVersion, TokenSource};
+use crate::delivery::Rules;
 use crate::dispatch::{Dispatcher, Parts, Settings};
 use crate::message::AccountName;
 use crate::metrics::Metrics;
@@ -152,6 +153,7 @@ impl Machine {
                     concurrency: config.concurrency,
                     low_share: config.low_share,
                     pinned: config.portal_id.is_some(),
+                    delivery: Rules::default(),
                     grace: GRACE,
                 },
                 queue: held.clone(),

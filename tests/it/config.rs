@@ -1,6 +1,8 @@
 //! Configuration: the shipped file is the defaults, later places overrule, and every error names
 //! the key, the place and the next step, and never a secret.
 
+mod environments;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,8 +15,8 @@ use secrecy::ExposeSecret;
 
 use crate::support::secret;
 
-/// Keys without a default: of the shipped file they are examples.
-const NO_DEFAULT: [&str; 8] = [
+/// Keys without a default in production: of the shipped file they are examples.
+const NO_DEFAULT: [&str; 11] = [
     "url_file",
     "token",
     "token_file",
@@ -23,6 +25,9 @@ const NO_DEFAULT: [&str; 8] = [
     "next_token_file",
     "portal_id",
     "account_type",
+    "mode",
+    "allow",
+    "sink",
 ];
 
 #[test]
@@ -51,7 +56,11 @@ fn the_shipped_file_shows_every_key() {
         if let Some(name) = line.strip_prefix('[') {
             section = name.trim_end_matches(']').replace("default", "NAME");
         } else if let Some(key) = key_of(line) {
-            shown.push(format!("{section}.{key}"));
+            shown.push(
+                format!("{section}.{key}")
+                    .trim_start_matches('.')
+                    .to_owned(),
+            );
         }
     }
     let mut known: Vec<&str> = KEYS

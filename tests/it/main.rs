@@ -12,6 +12,7 @@ mod cli;
 mod clients;
 mod config;
 mod contract;
+mod delivery;
 mod demo;
 mod deploy;
 mod dispatch;

@@ -4,7 +4,8 @@ mod agreement;
 mod schema;
 
 use postrider::message::{
-    AccountName, BODY_BYTES_MAX, Malformed, Priority, ROLE_PREFIXES, SendRequest, expires_at,
+    AccountName, BODY_BYTES_MAX, Environment, Malformed, Priority, ROLE_PREFIXES, SendRequest,
+    expires_at,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -59,7 +60,8 @@ fn every_field_is_read() {
                    "cc":["b@example.com","Bo <c@example.com>"],"bcc":[],"sendId":"id-1"},
         "contactProperties":{"firstname":"Ada"},"customProperties":{"order":"1042"},
         "dispatch":{"account":"eu-1","priority":"high","sendAt":"2026-12-01T08:00:00Z",
-                    "expiresAt":"2026-12-01T10:00:00+01:00","producer":"billing"}}"#,
+                    "expiresAt":"2026-12-01T10:00:00+01:00","producer":"billing",
+                    "environment":"qa"}}"#,
     )
     .unwrap();
     assert_eq!(request.id.as_str(), "id-1");
@@ -78,6 +80,7 @@ fn every_field_is_read() {
     let hour = request.expires_at.unwrap() - request.send_at.unwrap();
     assert_eq!(hour.total(jiff::Unit::Hour).unwrap().to_string(), "1");
     assert_eq!(request.producer.as_deref(), Some("billing"));
+    assert_eq!(request.environment, Environment::parse("qa").ok());
 }
 
 #[test]
@@ -371,6 +374,16 @@ fn dispatch_has_rules_of_its_own() {
             "short",
         ),
         (
+            json!({"environment": "QA"}),
+            "`QA` is no name of an environment",
+            "lower-case",
+        ),
+        (
+            json!({"environment": "q".repeat(31)}),
+            "is no name of an environment",
+            "30",
+        ),
+        (
             json!({"sendAt": noon, "expiresAt": noon}),
             "not after",
             "between",
@@ -390,6 +403,7 @@ fn dispatch_has_rules_of_its_own() {
         json!({}),
         json!({"account": "a".repeat(40)}),
         json!({"producer": "ä".repeat(100)}),
+        json!({"environment": "q".repeat(30)}),
         json!({"expiresAt": "1999-01-01T00:00:00Z"}),
         json!({"sendAt": noon, "expiresAt": "2026-12-01T12:00:00.001Z"}),
         json!({"sendAt": "2026-12-01T12:00:00.123456789+05:30"}),

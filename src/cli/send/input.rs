@@ -5,7 +5,9 @@ use std::io::{self, BufRead, Read};
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
-use crate::message::{AccountName, BODY_BYTES_MAX, Malformed, MessageId, Priority, SendRequest};
+use crate::message::{
+    AccountName, BODY_BYTES_MAX, Environment, Malformed, MessageId, Priority, SendRequest,
+};
 use crate::queue::Parcel;
 use crate::story::Story;
 
@@ -19,6 +21,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub(super) struct Defaults {
     pub(super) account: AccountName,
     pub(super) priority: Priority,
+    /// A request that is marked for another one is refused.
+    pub(super) environment: Environment,
 }
 
 /// The requests of an input, one after the other; never more than one in memory.
@@ -110,6 +114,7 @@ impl<R: BufRead> Requests<R> {
             });
         }
         let (request, minted) = SendRequest::parse_or_mint(body)?;
+        let request = request.meant_for(&self.defaults.environment)?;
         let priority = request.priority.unwrap_or(self.defaults.priority);
         Ok(Ready {
             parcel: Parcel {
@@ -159,6 +164,7 @@ mod tests {
         let defaults = Defaults {
             account: AccountName::default(),
             priority: Priority::Low,
+            environment: Environment::default(),
         };
         Requests::new(input.as_bytes(), defaults)
             .map(|entry| {
@@ -227,6 +233,7 @@ mod tests {
         let defaults = Defaults {
             account: AccountName::parse("shop").unwrap(),
             priority: Priority::Low,
+            environment: Environment::default(),
         };
         let input = br#"{"emailId": 1, "message": {"to": "ada@example.com"}}"#;
         let ready = Requests::new(input.as_slice(), defaults)

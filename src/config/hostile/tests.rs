@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::settings;
@@ -30,12 +32,15 @@ fn any_key() -> impl Strategy<Value = String> {
     ]
 }
 
+/// A path and a prefix are shown, whatever they are.
+fn is_shown(key: &str) -> bool {
+    key.ends_with("_file") || key.ends_with("prefix")
+}
+
 /// Keys that are secrets, and others that are not, each with a value of any kind.
 fn any_file() -> impl Strategy<Value = String> {
-    // A path and a prefix are shown, whatever they are.
-    let shown = |key: &str| key.ends_with("_file") || key.ends_with("prefix");
     let entry = (any_key(), any_value()).prop_filter("it is shown", move |(key, value)| {
-        !(shown(key) && value.contains(MARKER))
+        !(is_shown(key) && value.contains(MARKER))
     });
     prop::collection::vec(entry, 0..5).prop_map(|entries| {
         let lines = entries
@@ -51,6 +56,23 @@ proptest! {
     #[test]
     fn any_file_is_a_configuration_or_a_problem_that_tells_no_secret(file in any_file()) {
         settings(&file, &[], MARKER);
+    }
+
+    #[test]
+    fn nor_does_what_a_variable_may_not_change(
+        environment in prop_oneof![Just(String::new()), Just("environment = 'qa'\n".to_owned())],
+        keys in prop::collection::vec(prop::sample::select(KEYS), 1..4),
+        value in any_value(),
+        other in any_value(),
+    ) {
+        let key = |key: &&str| key.replacen("NAME", "default", 1);
+        let keys: BTreeSet<_> = keys.iter().map(key).filter(|key| !is_shown(key)).collect();
+        let lines = keys.iter().map(|key| format!("{key} = {value}\n"));
+        let variables: Vec<_> = keys.iter().map(|key| {
+            let name = key.replace('.', "__").to_uppercase();
+            (format!("POSTRIDER_{name}"), other.trim_matches('"').to_owned())
+        }).collect();
+        settings(&lines.fold(environment, |all, line| all + &line), &variables, MARKER);
     }
 
     #[test]

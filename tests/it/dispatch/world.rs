@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use postrider::clock::Clock;
 use postrider::config::{QuotaConfig, RetryConfig};
+use postrider::delivery::Rules;
 use postrider::dispatch::{Account, Dispatcher, Parts, Settings};
 use postrider::message::{AccountName, Priority, SendRequest};
 use postrider::metrics::Metrics;
@@ -167,6 +168,7 @@ pub(super) fn settings() -> Settings {
         concurrency: 8,
         low_share: 0.05,
         pinned: false,
+        delivery: Rules::default(),
         grace: Duration::from_secs(35),
     }
 }

@@ -97,6 +97,7 @@ fn any_request() -> impl Strategy<Value = Value> {
         ("sendAt", json!("2026-12-01T08:00:00Z")),
         ("expiresAt", json!("2026-12-01T09:00:00Z")),
         ("producer", json!("billing")),
+        ("environment", json!("qa-2")),
     ]);
     (message, dispatch).prop_flat_map(|(message, dispatch)| {
         object(vec![
@@ -132,7 +133,14 @@ fn the_schema_knows_every_field_of_the_design() {
     );
     assert_eq!(
         fields("/$defs/Dispatch/properties"),
-        ["account", "expiresAt", "priority", "producer", "sendAt"]
+        [
+            "account",
+            "environment",
+            "expiresAt",
+            "priority",
+            "producer",
+            "sendAt"
+        ]
     );
     assert_eq!(
         schema["$schema"],

@@ -72,10 +72,15 @@ impl Check<'_> {
                     .is_some_and(|int| int <= asked.as_i64().unwrap())
             }),
             "pattern" => {
-                assert_eq!(asked, "^[a-z0-9][a-z0-9_-]*$");
+                let (first, rest) = match asked.as_str().unwrap() {
+                    "^[a-z0-9][a-z0-9_-]*$" => ("", "_-"),
+                    "^[a-z0-9-]+$" => ("-", "-"),
+                    other => panic!("{other}"),
+                };
                 value.as_str().is_none_or(|text| {
                     let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-                    text.starts_with(word) && text.chars().all(|c| word(c) || "_-".contains(c))
+                    text.starts_with(|c| word(c) || first.contains(c))
+                        && text.chars().all(|c| word(c) || rest.contains(c))
                 })
             }
             "format" => {
