@@ -2,6 +2,7 @@
 //! other. Each test is one story.
 
 mod doubt;
+mod environments;
 mod journal;
 mod overheard;
 mod pauses;

@@ -8,6 +8,7 @@ mod adaptive;
 mod alarms;
 mod disks;
 mod ends;
+mod environments;
 mod fleet;
 mod freezes;
 mod kills;
