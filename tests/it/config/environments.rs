@@ -265,3 +265,19 @@ fn production_is_not_loosened_by_variables_and_what_the_file_leaves_open_may_be_
     let config = with("environment = 'qa'", &opened).unwrap();
     assert_eq!(mode(&config), ("qa", "allow"));
 }
+
+/// What `docs/environments.md` shows is a configuration, of the environment that it names.
+#[test]
+fn the_files_of_the_documentation_are_configurations() {
+    let text = include_str!("../../../docs/environments.md");
+    let blocks = text.split("```toml\n").skip(1);
+    let read = blocks.map(|rest| load_text(rest.split("```").next().unwrap()));
+    let read: Vec<_> = read.collect();
+    let modes: Vec<_> = read.iter().map(mode).collect();
+    let expected = [
+        ("production", "everyone"),
+        ("qa", "allow"),
+        ("development", "sandbox"),
+    ];
+    assert_eq!(modes, expected);
+}
