@@ -5,11 +5,14 @@
 //! the next step, and never shows a secret.
 
 mod account;
+mod command;
 mod delivery;
 mod guard;
+mod hapikey;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod hostile;
+mod oauth;
 mod raw;
 mod secret;
 mod section;
@@ -19,6 +22,7 @@ mod typed;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -27,6 +31,10 @@ use url::Url;
 use crate::delivery::Rules;
 use crate::message::AccountName;
 
+pub use hapikey::{
+    DEAD_SINCE as HAPIKEY_DEAD_SINCE, foreign as foreign_hapikeys, places as hapikey_places,
+};
+pub use oauth::{KEY_BYTES as OAUTH_KEY_BYTES, OAuthConfig};
 pub use raw::KEYS;
 pub use secret::well_kept;
 
@@ -43,6 +51,8 @@ pub struct Config {
     /// Never empty.
     pub accounts: BTreeMap<AccountName, AccountConfig>,
     pub retry: RetryConfig,
+    /// The app of the accounts that use OAuth; `None` where it is not complete.
+    pub oauth: Option<Arc<OAuthConfig>>,
 }
 
 #[derive(Clone, Debug)]
@@ -109,6 +119,8 @@ pub enum TokenSource {
     File(PathBuf),
     /// What a command line prints, asked again now and then. It may hold a secret itself.
     Command(SecretString),
+    /// Access tokens of an app, from a grant that `postrider auth login` has stored.
+    OAuth(Arc<OAuthConfig>),
     /// None was configured: commands that call HubSpot refuse to start.
     Missing,
 }
@@ -267,6 +279,13 @@ pub fn operator() -> Option<String> {
         .filter_map(std::env::var_os)
         .map(|name| name.to_string_lossy().into_owned())
         .find(|name| !name.is_empty())
+}
+
+/// Whether a browser can be shown to whoever runs this: on macOS, or where a display is named.
+#[must_use]
+pub fn has_display() -> bool {
+    let named = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    cfg!(target_os = "macos") || named("DISPLAY") || named("WAYLAND_DISPLAY")
 }
 
 /// Whether the user takes colours: `NO_COLOR` says no (no-color.org).

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::oauth::{self, Found};
 use super::secret::token_of;
 use super::section::{Secret, Section, in_range};
 use super::{
@@ -27,10 +28,10 @@ const ACCOUNT_TYPES: [&str; 4] = ["STANDARD", "SANDBOX", "DEVELOPER_TEST", "APP_
 /// A learned limit climbs to so many times the one with which it begins, unless told otherwise.
 const CEILING_TIMES: u32 = 10;
 
-pub(super) fn account(keys: &Section<'_>) -> Result<AccountConfig, ConfigError> {
+pub(super) fn account(keys: &Section<'_>, app: &Found) -> Result<AccountConfig, ConfigError> {
     let (api, api_version) = api(keys)?;
     Ok(AccountConfig {
-        token: token(keys)?,
+        token: token(keys, app)?,
         next_token: secret(keys, "next_token", "next_token_file")?,
         portal_id: keys.optional("portal_id", "a portal's number, such as 6748263", |text| {
             text.parse().ok().filter(|id| *id > 0)
@@ -70,7 +71,10 @@ pub(super) fn account(keys: &Section<'_>) -> Result<AccountConfig, ConfigError> 
 }
 
 /// Where the token comes from: one place, and which one is said.
-fn token(keys: &Section<'_>) -> Result<TokenSource, ConfigError> {
+fn token(keys: &Section<'_>, app: &Found) -> Result<TokenSource, ConfigError> {
+    if let Some(app) = oauth::used_by(keys, app)? {
+        return Ok(TokenSource::OAuth(app));
+    }
     let token = secret(keys, "token", "token_file")?;
     let Some(command) = keys.get("token_command") else {
         return Ok(token);
@@ -95,7 +99,9 @@ fn token(keys: &Section<'_>) -> Result<TokenSource, ConfigError> {
 
 /// A token, or the file that holds it.
 fn secret(keys: &Section<'_>, key: &str, file: &str) -> Result<TokenSource, ConfigError> {
-    Ok(match keys.secret_or_file(key, file)? {
+    let given = keys.secret_or_file(key, file)?;
+    oauth::refuse_api_key(keys, (key, file), &given)?;
+    Ok(match given {
         Secret::Given(entry) => TokenSource::Given(token_of(&entry.text).ok_or_else(|| {
             ConfigError::new(
                 format!(

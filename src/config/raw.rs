@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{ConfigError, DEFAULT_FILE, Sources, guard};
+use super::{ConfigError, DEFAULT_FILE, Sources, guard, hapikey};
 use crate::hint;
 
 /// Every key there is; `NAME` stands for an account's name.
@@ -27,6 +27,7 @@ pub const KEYS: &[&str] = &[
     "accounts.NAME.token_command",
     "accounts.NAME.next_token",
     "accounts.NAME.next_token_file",
+    "accounts.NAME.oauth",
     "accounts.NAME.portal_id",
     "accounts.NAME.account_type",
     "accounts.NAME.base_url",
@@ -52,6 +53,17 @@ pub const KEYS: &[&str] = &[
     "retry.max",
     "retry.multiplier",
     "retry.jitter",
+    "oauth.client_id",
+    "oauth.client_secret",
+    "oauth.client_secret_file",
+    "oauth.version",
+    "oauth.scopes",
+    "oauth.folder",
+    "oauth.key",
+    "oauth.key_file",
+    "oauth.key_command",
+    "oauth.authorize_url",
+    "oauth.redirect_url",
     // Known only to be refused, with the way out.
     HAPIKEY,
 ];
@@ -190,7 +202,7 @@ impl Raw {
     // === all ===
 
     fn set(&mut self, key: String, text: &str, place: Place) -> Result<(), ConfigError> {
-        refuse_hapikey(&key, &place)?;
+        refuse_hapikey(&key, text, &place)?;
         let pattern = pattern_of(&key);
         if !KEYS.contains(&pattern.as_str()) {
             return Err(unknown(&key, &place));
@@ -286,30 +298,17 @@ fn pattern_of(key: &str) -> String {
     }
 }
 
-fn refuse_hapikey(key: &str, place: &Place) -> Result<(), ConfigError> {
-    let Some(account) = account_of(key) else {
-        return Ok(());
-    };
-    if !key.replace('_', "").to_lowercase().contains("hapikey") {
-        return Ok(());
+/// By its name, or in an address that is the value.
+fn refuse_hapikey(key: &str, value: &str, place: &Place) -> Result<(), ConfigError> {
+    if hapikey::is_name(key) || hapikey::is_in(value) {
+        return Err(hapikey::refusal(&format!("{} ({place})", shown(key))));
     }
-    Err(ConfigError::new(
-        format!(
-            "{} ({place}): HubSpot has not supported API keys (hapikey) since 2022-11-30, \
-             and Single Send refuses them",
-            shown(key)
-        ),
-        format!(
-            "remove it and set accounts.{}.token, or .token_file, to a service key or to a \
-             project app's token, both made in HubSpot's settings",
-            hint::shown(account)
-        ),
-    ))
+    Ok(())
 }
 
 fn known_section(key: &str, place: &Place) -> Result<(), ConfigError> {
     let section = format!("{}.", pattern_of(key));
-    refuse_hapikey(key, place)?;
+    refuse_hapikey(key, "", place)?;
     if key == "accounts" || KEYS.iter().any(|known| known.starts_with(&section)) {
         Ok(())
     } else {

@@ -96,7 +96,7 @@ impl QueueUrl {
     }
 }
 
-fn secret_file(path: &Path, key: &str) -> Result<String, ConfigError> {
+pub(super) fn secret_file(path: &Path, key: &str) -> Result<String, ConfigError> {
     let unreadable = |why: String| {
         ConfigError::new(
             format!("the file of {key}, {}, {why}", path.display()),

@@ -43,6 +43,11 @@ impl Config {
                 show(&format!("accounts.{name}.{key}"), value);
             }
         }
+        if let Some(oauth) = &self.oauth {
+            for (key, value) in oauth.shown(MASKED) {
+                show(&key, value);
+            }
+        }
         let retry = &self.retry;
         show("retry.max_attempts", json!(retry.max_attempts));
         show("retry.max_age", time(retry.max_age));
@@ -61,12 +66,13 @@ impl AccountConfig {
             TokenSource::Given(_) => shown.push(("token", json!(MASKED))),
             TokenSource::File(path) => shown.push(("token_file", json!(path))),
             TokenSource::Command(_) => shown.push(("token_command", json!(MASKED))),
+            TokenSource::OAuth(_) => shown.push(("oauth", json!(true))),
             TokenSource::Missing => {}
         }
         match &self.next_token {
             TokenSource::Given(_) => shown.push(("next_token", json!(MASKED))),
             TokenSource::File(path) => shown.push(("next_token_file", json!(path))),
-            TokenSource::Command(_) | TokenSource::Missing => {}
+            TokenSource::Command(_) | TokenSource::OAuth(_) | TokenSource::Missing => {}
         }
         if let Some(portal) = self.portal_id {
             shown.push(("portal_id", json!(portal)));

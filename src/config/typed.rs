@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::account::account;
 use super::delivery;
+use super::oauth::oauth;
 use super::raw::Raw;
 use super::section::{Secret, Section, in_range};
 use super::{Config, ConfigError, QueueConfig, QueueUrl, RetryConfig, ServerConfig};
@@ -24,6 +25,7 @@ pub(super) fn config(raw: &Raw) -> Result<Config, ConfigError> {
     if names.is_empty() {
         names.push("default");
     }
+    let app = oauth(&Section::new(raw, "oauth"))?;
     let mut accounts = BTreeMap::new();
     for name in names {
         let parsed = AccountName::parse(name).map_err(|malformed| {
@@ -33,7 +35,7 @@ pub(super) fn config(raw: &Raw) -> Result<Config, ConfigError> {
             )
         })?;
         let keys = Section::new(raw, &format!("accounts.{name}"));
-        accounts.insert(parsed, account(&keys)?);
+        accounts.insert(parsed, account(&keys, &app)?);
     }
     Ok(Config {
         delivery: delivery::rules(raw, &accounts)?,
@@ -41,6 +43,7 @@ pub(super) fn config(raw: &Raw) -> Result<Config, ConfigError> {
         server: server(&Section::new(raw, "server"))?,
         accounts,
         retry: retry(&Section::new(raw, "retry"))?,
+        oauth: app.ok(),
     })
 }
 

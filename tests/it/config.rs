@@ -2,6 +2,7 @@
 //! the key, the place and the next step, and never a secret.
 
 mod environments;
+mod oauth;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use secrecy::ExposeSecret;
 use crate::support::secret;
 
 /// Keys without a default in production: of the shipped file they are examples.
-const NO_DEFAULT: [&str; 11] = [
+const NO_DEFAULT: [&str; 17] = [
     "url_file",
     "token",
     "token_file",
@@ -28,6 +29,12 @@ const NO_DEFAULT: [&str; 11] = [
     "mode",
     "allow",
     "sink",
+    "client_id",
+    "client_secret",
+    "client_secret_file",
+    "key",
+    "key_file",
+    "key_command",
 ];
 
 #[test]
@@ -354,11 +361,11 @@ fn an_api_key_is_refused_with_the_way_out() {
     insta::assert_snapshot!(
         refused("[accounts.shop]\nhapikey = '11111111-2222-3333-4444-555555555555'"), @"
     accounts.shop.hapikey (FILE line 2): HubSpot has not supported API keys (hapikey) since 2022-11-30, and Single Send refuses them
-    hint: remove it and set accounts.shop.token, or .token_file, to a service key or to a project app's token, both made in HubSpot's settings
+    hint: remove it; `postrider auth migrate` leads step by step to a service key, for accounts.NAME.token_file
     ");
     insta::assert_snapshot!(refused_env("POSTRIDER_ACCOUNTS__SHOP__HAPIKEY", "x"), @"
     accounts.shop.hapikey (variable POSTRIDER_ACCOUNTS__SHOP__HAPIKEY): HubSpot has not supported API keys (hapikey) since 2022-11-30, and Single Send refuses them
-    hint: remove it and set accounts.shop.token, or .token_file, to a service key or to a project app's token, both made in HubSpot's settings
+    hint: remove it; `postrider auth migrate` leads step by step to a service key, for accounts.NAME.token_file
     ");
 }
 

@@ -32,9 +32,10 @@ fn any_key() -> impl Strategy<Value = String> {
     ]
 }
 
-/// A path and a prefix are shown, whatever they are.
+/// A path, a prefix and an app's id are shown, whatever they are.
 fn is_shown(key: &str) -> bool {
-    key.ends_with("_file") || key.ends_with("prefix")
+    let ends = ["_file", "prefix", "folder", "client_id"];
+    ends.iter().any(|end| key.ends_with(end))
 }
 
 /// Keys that are secrets, and others that are not, each with a value of any kind.

@@ -45,7 +45,7 @@ impl Source {
             }
             TokenSource::File(path) => Some(Ok(Self::File(path.clone()))),
             TokenSource::Command(command) => Some(Ok(Self::Command(command.clone()))),
-            TokenSource::Missing => None,
+            TokenSource::OAuth(_) | TokenSource::Missing => None,
         }
     }
 

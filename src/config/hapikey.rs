@@ -1,0 +1,180 @@
+//! HubSpot's API keys (hapikey), which are dead: what looks like one, what is said of it, and where
+//! it stands. The value is never repeated.
+
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use super::secret::secret_file;
+use super::{ConfigError, DEFAULT_FILE, Sources};
+
+/// The last day of HubSpot's API keys; none could be made since 2022-07-15.
+pub const DEAD_SINCE: &str = "2022-11-30";
+/// How long the parts of an API key are; it is a bare UUID. A service key begins with `pat-`.
+const PARTS: [usize; 5] = [8, 4, 4, 4, 12];
+/// The first word of a variable that is ours.
+const OURS: &str = "POSTRIDER_";
+/// Tables within tables of a file, at most.
+const DEPTH_MAX: usize = 16;
+
+/// Whether a key or a variable is named after one: `hapikey`, `hapi_key`, `HUBSPOT_HAPIKEY`.
+pub(super) fn is_name(name: &str) -> bool {
+    let plain = |c: &char| c.is_ascii_alphanumeric();
+    let name: String = name.chars().filter(plain).collect();
+    name.to_ascii_lowercase().contains("hapikey")
+}
+
+/// Whether a value carries one in an address: `https://api.hubapi.com?hapikey=…`.
+pub(super) fn is_in(value: &str) -> bool {
+    value.to_ascii_lowercase().contains("hapikey=")
+}
+
+/// Whether a token is none but an API key, by its form.
+pub(super) fn is_like(token: &str) -> bool {
+    let mut parts = token.trim().split('-');
+    let fits = |length: usize| {
+        let part = parts.next();
+        part.is_some_and(|part| part.len() == length && is_hex(part))
+    };
+    PARTS.into_iter().all(fits) && parts.next().is_none()
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// `what` names the key and its place.
+pub(super) fn refusal(what: &str) -> ConfigError {
+    ConfigError::new(
+        format!(
+            "{what}: HubSpot has not supported API keys (hapikey) since {DEAD_SINCE}, and Single \
+             Send refuses them"
+        ),
+        "remove it; `postrider auth migrate` leads step by step to a service key, for \
+         accounts.NAME.token_file",
+    )
+}
+
+/// The variables of other programs that are named after an API key and hold something. Postrider
+/// reads none of them; whoever set one may believe that it does.
+#[must_use]
+pub fn foreign(sources: &Sources) -> Vec<String> {
+    let named = |(name, value): &&(String, String)| {
+        !name.starts_with(OURS) && is_name(name) && !value.is_empty()
+    };
+    let found = sources.env.iter().filter(named);
+    found.map(|(name, _)| shown(name)).collect()
+}
+
+/// Every place of the configuration where an API key stands, in words. It never fails: what cannot
+/// be read is passed over, and told when the configuration is loaded.
+#[must_use]
+pub fn places(sources: &Sources) -> Vec<String> {
+    let mut found = Vec::new();
+    let default = || Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists());
+    if let Some(path) = sources.file.clone().or_else(default) {
+        in_file(&path, &mut found);
+    }
+    for (name, value) in &sources.env {
+        let Some(key) = name.strip_prefix(OURS) else {
+            continue;
+        };
+        let key = key.replace("__", ".").to_lowercase();
+        if holds_one(&key, value) {
+            found.push(format!("variable {}", shown(name)));
+        }
+    }
+    found.extend(foreign(sources).into_iter().map(|name| {
+        format!("variable {name} (which Postrider does not read; another program may)")
+    }));
+    found
+}
+
+/// The text of a file whose TOML is broken is looked through line by line.
+fn in_file(path: &Path, found: &mut Vec<String>) {
+    let Ok(text) = std::fs::read_to_string(path) else {
+        return;
+    };
+    let mut lines = Vec::new();
+    if let Ok(document) = DeTable::parse(&text) {
+        in_table(&text, "", document.get_ref(), 0, &mut lines);
+    } else {
+        let named = text.lines().enumerate().filter(|(_, line)| is_name(line));
+        lines.extend(named.map(|(index, _)| index + 1));
+    }
+    lines.sort_unstable();
+    lines.dedup();
+    let told = lines
+        .into_iter()
+        .map(|line| format!("{} line {line}", path.display()));
+    found.extend(told);
+}
+
+fn in_table(text: &str, above: &str, table: &DeTable<'_>, depth: usize, lines: &mut Vec<usize>) {
+    for (name, value) in table {
+        let key = format!("{above}.{}", name.get_ref());
+        let value = value.get_ref();
+        let mut here = is_name(&key);
+        if let DeValue::String(value) = value {
+            here = holds_one(&key, value);
+        } else if let DeValue::Table(inner) = value
+            && depth < DEPTH_MAX
+            && !here
+        {
+            in_table(text, &key, inner, depth + 1, lines);
+        }
+        if here {
+            let before = text.bytes().take(name.span().start);
+            lines.push(1 + before.filter(|byte| *byte == b'\n').count());
+        }
+    }
+}
+
+/// Whether this key and its value are, hold or name a file with an API key.
+fn holds_one(key: &str, value: &str) -> bool {
+    let last = key.rsplit('.').next().unwrap_or_default();
+    let is_token_file = last.ends_with("token_file") && in_token_file(Path::new(value));
+    is_name(key) || is_in(value) || (last.ends_with("token") && is_like(value)) || is_token_file
+}
+
+/// Whether a token file holds an API key. One that cannot be read is no matter here: whoever needs
+/// the token tells.
+pub(super) fn in_token_file(path: &Path) -> bool {
+    let is_file = std::fs::metadata(path).is_ok_and(|found| found.is_file());
+    is_file && secret_file(path, "").is_ok_and(|text| is_like(&text))
+}
+
+fn shown(name: &str) -> String {
+    name.escape_debug().take(60).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_api_key_is_known_by_its_name_its_form_and_in_an_address() {
+        for name in [
+            "hapikey",
+            "hapiKey",
+            "HUBSPOT_HAPI_KEY",
+            "accounts.x.hapi-key",
+        ] {
+            assert!(is_name(name), "{name}");
+        }
+        assert!(!is_name("accounts.shop.key"));
+        assert!(is_in("https://api.hubapi.com/?limit=1&HAPIKEY=x"));
+        assert!(!is_in("https://api.hubapi.com/hapikeys"));
+        for (token, like) in [
+            ("11111111-2222-3333-4444-55555555abCD", true),
+            (" 11111111-2222-3333-4444-555555555555\n", true),
+            ("pat-na1-11111111-2222-3333-4444-555555555555", false),
+            ("11111111-2222-3333-4444-55555555555g", false),
+            ("11111111-2222-3333-4444-555555555555-1", false),
+            ("11111111222233334444555555555555", false),
+            ("", false),
+        ] {
+            assert_eq!(is_like(token), like, "{token}");
+        }
+    }
+}
