@@ -32,6 +32,7 @@
 //! | [`journal`] | what was done with each request, step by step: kept beside the queue |
 //! | [`queue`] | the contract, and `memory`, `sqlite`, `amqp` |
 //! | [`provider`] | the contract, and `hubspot` with its classification |
+//! | [`oauth`] | an app at HubSpot, the grants of its accounts, sealed on the disk, and their access tokens |
 //! | [`metrics`], [`admin`], [`status`], [`logging`] | what operators see |
 //! | [`config`] | the only reader of files and environment |
 //! | [`sandbox`] | the model of HubSpot: a pure state machine, and its HTTP face |
@@ -43,6 +44,7 @@
 //!                    │              ├─> provider ─┼─> journal, message, story, outcome, clock
 //!                    │              ├─> retry, quota, pause, delivery
 //!                    │              └─> metrics
+//!                    ├─> oauth ──> config, message, clock, crypto (and provider ─> oauth)
 //!                    ├─> admin ──> metrics, pause
 //!                    ├─> config ──> delivery ──> message
 //!                    ├─> sandbox ──> message, outcome, clock
@@ -53,8 +55,9 @@
 //!
 //! `tests/tidy.rs` and the lints hold the first two, and the arrows above; readers hold the others.
 //!
-//! 1. Only `queue/amqp*` names lapin, only `queue/sqlite*` rusqlite, only `provider/hubspot*` and
-//!    `cli` reqwest, only `metrics` prometheus, only `retry` backoff, only `quota` governor.
+//! 1. Only `queue/amqp*` names lapin, only `queue/sqlite*` rusqlite, only `provider/hubspot*`,
+//!    `oauth/app` and `cli` reqwest, only `oauth/*` ring, only `metrics` prometheus, only `retry`
+//!    backoff, only `quota` governor.
 //! 2. Only `config` reads the environment; only `cli` writes to stdout; only `clock` asks for wall
 //!    time.
 //! 3. `message`, `delivery`, `retry`, `provider::hubspot::classify` and `sandbox::model` do no I/O,
@@ -160,6 +163,7 @@
 //! | what a request may hold | [`message`] |
 //! | who gets mail outside production | [`delivery`], `config/guard` for what may change it |
 //! | a new backend | [`queue`], and a harness in `tests/it/contract/backends.rs` |
+//! | how an account logs in, and what is kept of it | [`oauth`], `cli/auth` |
 //! | what `trace` can tell | [`journal`], noted in `dispatch`; told in `cli/trace` |
 //! | a new command | a file in `cli` |
 //! | a new setting | `config`, `config/postrider.toml`, and its reader in the same commit |
@@ -176,6 +180,7 @@ pub mod journal;
 pub mod logging;
 pub mod message;
 pub mod metrics;
+pub mod oauth;
 pub mod outcome;
 pub mod pause;
 pub mod provider;

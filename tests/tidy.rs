@@ -19,7 +19,11 @@ const TEST_LINES_MAX: usize = 600;
 const CRATES: &[(&str, &[&str])] = &[
     ("lapin", &["src/queue/amqp"]),
     ("rusqlite", &["src/queue/sqlite"]),
-    ("reqwest", &["src/provider/hubspot", "src/cli/"]),
+    (
+        "reqwest",
+        &["src/provider/hubspot", "src/oauth/app.rs", "src/cli/"],
+    ),
+    ("ring", &["src/oauth/"]),
     ("prometheus", &["src/metrics.rs"]),
     ("backoff", &["src/retry.rs"]),
     ("governor", &["src/quota/pace.rs"]),
@@ -46,9 +50,10 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "provider",
-        &["clock", "config", "crypto", "message", "outcome"],
+        &["clock", "config", "crypto", "message", "oauth", "outcome"],
     ),
     ("config", &["delivery", "hint", "message"]),
+    ("oauth", &["clock", "config", "crypto", "message"]),
     (
         "sandbox",
         &["clock", "hint", "message", "outcome", "provider"],

@@ -1,0 +1,245 @@
+//! The app's calls to HubSpot: a form goes out, an answer comes back. No retries, no redirects.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::{Client, Method, RequestBuilder, redirect, retry};
+use secrecy::{ExposeSecret, SecretString};
+use url::{Url, form_urlencoded};
+
+use super::classify::{Granted, classify};
+use super::pkce::Attempt;
+use super::{Grant, OAuthError, Words};
+use crate::config::OAuthConfig;
+use crate::crypto::init_crypto;
+
+/// One call. Shorter than the time that another process waits for the lock.
+const TIMEOUT: Duration = Duration::from_secs(20);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How much of an answer is read; a grant has some 2 KiB.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// HubSpot told this in seconds where it told it at all; more is no answer of a limit.
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(10);
+
+/// An app at HubSpot.
+#[derive(Clone, Debug)]
+pub struct App {
+    config: Arc<OAuthConfig>,
+    base_url: Url,
+    client: Client,
+}
+
+impl App {
+    /// # Errors
+    /// Where TLS lacks what it needs.
+    pub fn new(config: Arc<OAuthConfig>, base_url: &Url) -> Result<Self, OAuthError> {
+        init_crypto();
+        let mut client = Client::builder()
+            .user_agent(concat!("postrider/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .timeout(TIMEOUT)
+            .connect_timeout(CONNECT_TIMEOUT);
+        if base_url.scheme() == "http" {
+            // A sandbox: no certificate is ever checked.
+            client = client.tls_certs_only([]);
+        }
+        let client = client.build().map_err(|error| unreachable(&error))?;
+        Ok(Self {
+            config,
+            base_url: base_url.clone(),
+            client,
+        })
+    }
+
+    #[must_use]
+    pub fn config(&self) -> &OAuthConfig {
+        &self.config
+    }
+
+    /// Where a person consents to this login.
+    #[must_use]
+    pub fn authorize_url(&self, attempt: &Attempt) -> Url {
+        let mut url = self.config.authorize_url.clone();
+        let pairs = [
+            ("client_id", self.config.client_id.as_str()),
+            ("redirect_uri", self.config.redirect_url.as_str()),
+            ("scope", &self.config.scopes.join(" ")),
+            ("state", attempt.state()),
+            ("code_challenge", &attempt.challenge()),
+            ("code_challenge_method", "S256"),
+        ];
+        url.query_pairs_mut().extend_pairs(pairs);
+        // A browser may be told in a shell, where `+` is as good, but HubSpot shows `%20`.
+        let query = url.query().map(|query| query.replace('+', "%20"));
+        url.set_query(query.as_deref());
+        url
+    }
+
+    /// Turns the code of a login into a grant.
+    ///
+    /// # Errors
+    /// [`OAuthError`]; a code is good once, and for a short time.
+    pub async fn exchange(
+        &self,
+        attempt: &Attempt,
+        code: &SecretString,
+        now: Timestamp,
+    ) -> Result<Grant, OAuthError> {
+        let form = [
+            ("grant_type", "authorization_code"),
+            ("code", code.expose_secret()),
+            ("redirect_uri", self.config.redirect_url.as_str()),
+            ("code_verifier", attempt.verifier().expose_secret()),
+        ];
+        let granted = self.token(&form, &[code, attempt.verifier()], now).await?;
+        let refresh_token = granted.refresh_token.clone();
+        let refresh_token = refresh_token.ok_or_else(|| OAuthError::Failed {
+            words: Words {
+                status: 200,
+                message: Some("the answer holds no refresh token".into()),
+                ..Words::default()
+            },
+        })?;
+        Ok(self.grant(granted, refresh_token, now))
+    }
+
+    /// The grant with a new access token; and with a new refresh token, where HubSpot gave one.
+    ///
+    /// # Errors
+    /// [`OAuthError`].
+    pub async fn refresh(&self, old: &Grant, now: Timestamp) -> Result<Grant, OAuthError> {
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("refresh_token", old.refresh_token.expose_secret()),
+        ];
+        let granted = self.token(&form, &[&old.refresh_token], now).await?;
+        let refresh_token = granted.refresh_token.clone();
+        let refresh_token = refresh_token.unwrap_or_else(|| old.refresh_token.clone());
+        let mut new = self.grant(granted, refresh_token, now);
+        new.hub_id = new.hub_id.or(old.hub_id);
+        new.scopes = new.scopes.or_else(|| old.scopes.clone());
+        Ok(new)
+    }
+
+    /// Tells HubSpot that the refresh token is used no more. Access tokens live on to their end.
+    ///
+    /// # Errors
+    /// [`OAuthError`].
+    pub async fn revoke(&self, grant: &Grant) -> Result<(), OAuthError> {
+        let token = grant.refresh_token.expose_secret();
+        let request = if self.config.version == "v1" {
+            let mut url = self.under("v1/refresh-tokens/");
+            if let Ok(mut path) = url.path_segments_mut() {
+                path.pop_if_empty().push(token);
+            }
+            self.client.request(Method::DELETE, url)
+        } else {
+            let form = [("token", token), ("token_type_hint", "refresh_token")];
+            self.form("token/revoke", &form).await?
+        };
+        let (status, body, retry_after) = send(request).await?;
+        if (200..300).contains(&status) {
+            return Ok(());
+        }
+        let now = grant.issued_at;
+        match classify(status, &body, retry_after, &[&grant.refresh_token], now) {
+            Err(error) => Err(error),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn grant(&self, granted: Granted, refresh_token: SecretString, now: Timestamp) -> Grant {
+        Grant {
+            access_token: granted.access_token,
+            refresh_token,
+            issued_at: now,
+            expires_at: granted.expires_at,
+            hub_id: granted.hub_id,
+            scopes: granted.scopes,
+            client_id: self.config.client_id.clone(),
+        }
+    }
+
+    async fn token(
+        &self,
+        form: &[(&str, &str)],
+        secrets: &[&SecretString],
+        now: Timestamp,
+    ) -> Result<Granted, OAuthError> {
+        let request = self.form("token", form).await?;
+        let (status, body, retry_after) = send(request).await?;
+        classify(status, &body, retry_after, secrets, now)
+    }
+
+    /// A form with the app's own id and secret in it, as HubSpot takes them: in the body only.
+    async fn form(&self, path: &str, form: &[(&str, &str)]) -> Result<RequestBuilder, OAuthError> {
+        let config = Arc::clone(&self.config);
+        let secret = tokio::task::spawn_blocking(move || config.client_secret())
+            .await
+            .map_err(|error| lost(&error))?
+            .map_err(OAuthError::Config)?;
+        let mut body = form_urlencoded::Serializer::new(String::new());
+        body.extend_pairs(form)
+            .append_pair("client_id", &self.config.client_id)
+            .append_pair("client_secret", secret.expose_secret());
+        let url = self.under(&format!("{}/{path}", self.config.version));
+        Ok((self.client.request(Method::POST, url))
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(body.finish()))
+    }
+
+    fn under(&self, path: &str) -> Url {
+        let mut url = self.base_url.clone();
+        let above = self.base_url.path().trim_end_matches('/');
+        url.set_path(&format!("{above}/oauth/{path}"));
+        url
+    }
+}
+
+async fn send(request: RequestBuilder) -> Result<(u16, Vec<u8>, Option<Duration>), OAuthError> {
+    let request = request.header(ACCEPT, "application/json");
+    let mut response = request.send().await.map_err(|error| unreachable(&error))?;
+    let mut body = Vec::new();
+    while body.len() < BODY_BYTES_MAX {
+        let chunk = response.chunk().await;
+        let Some(chunk) = chunk.map_err(|error| unreachable(&error))? else {
+            break;
+        };
+        body.extend_from_slice(&chunk);
+    }
+    let retry_after = response.headers().get(RETRY_AFTER);
+    let retry_after = retry_after
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+        .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
+    Ok((response.status().as_u16(), body, retry_after))
+}
+
+/// The innermost cause, without the address: a path of v1 holds a token.
+fn unreachable(error: &reqwest::Error) -> OAuthError {
+    if error.is_timeout() {
+        return OAuthError::Unreachable {
+            why: "time-out".into(),
+        };
+    }
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let is_outermost = std::ptr::addr_eq(cause, std::ptr::from_ref(error));
+    let why = if is_outermost {
+        "the call failed".to_owned()
+    } else {
+        cause.to_string()
+    };
+    OAuthError::Unreachable { why }
+}
+
+/// Work on another thread that was given up, as at the end of the process.
+pub(super) fn lost(error: &tokio::task::JoinError) -> OAuthError {
+    OAuthError::Unreachable {
+        why: format!("the work was given up: {error}"),
+    }
+}

@@ -1,0 +1,362 @@
+//! Who hands out an account's access token, and refreshes it ahead of its end.
+//!
+//! # One owner, and nothing lost
+//!
+//! A refresh token may be good once: HubSpot says to store any new one. So one process at a time
+//! refreshes, under the lock of the store, and whoever waited for it reads what it has stored instead
+//! of asking again. The new grant stands on the disk before its access token is used.
+//!
+//! Between HubSpot's answer and the rename lies one write of some KiB into a file that is there
+//! already, with its room taken. A crash just then leaves the old refresh token; where HubSpot has not
+//! changed it (as was seen) nothing is lost, and where it has, a login is. No order of steps avoids
+//! that: HubSpot is told nothing before it has answered. A caller that gives up does not make it
+//! longer: the refresh is a task of its own.
+//!
+//! Where the disk does not take the new grant, it stays in memory, with the lock held, so that no other
+//! process spends the old refresh token; the write is tried again at each call. Its access token is
+//! not used until then. It would work, but a worker that goes on looks well, and loses the account at
+//! its next restart; one that stops at the old token's end says what is wrong while all can be saved.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+use url::Url;
+
+use super::app::{App, lost};
+use super::store::{Draft, Key, Lock, Store};
+use super::{Access, Grant, OAuthError};
+use crate::config::OAuthConfig;
+use crate::message::AccountName;
+
+/// How often the file is read at most: a login, a logout and another process's refresh are seen
+/// within it.
+const READ_EVERY: Duration = Duration::from_secs(1);
+/// How long HubSpot is left alone after a refresh that failed: doubled each time, up to the second.
+const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE_MAX: Duration = Duration::from_mins(1);
+/// How long a file or a key that cannot be read is left alone: the key may be a command's.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The access tokens of one account.
+pub struct Keeper {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    account: AccountName,
+    app: App,
+    config: Arc<OAuthConfig>,
+    store: Store,
+    seen: Mutex<Option<Seen>>,
+    /// Held over a read or a refresh: one at a time in this process.
+    turn: tokio::sync::Mutex<Turn>,
+}
+
+/// What was last read or got, and when.
+struct Seen {
+    grant: Grant,
+    at: Instant,
+}
+
+#[derive(Default)]
+struct Turn {
+    key: Option<Arc<Key>>,
+    /// What no disk has taken yet, and the lock that keeps others from the old one.
+    unstored: Option<Unstored>,
+    /// Of the file.
+    unreadable: Option<(OAuthError, Instant)>,
+    refused: Option<Refused>,
+}
+
+struct Unstored {
+    old: Grant,
+    new: Grant,
+    lock: Lock,
+    tried: Instant,
+    why: Option<OAuthError>,
+}
+
+/// A refresh that failed.
+struct Refused {
+    error: OAuthError,
+    /// The grant that it failed for: a new login is tried at once.
+    issued_at: Timestamp,
+    times: u32,
+    until: Instant,
+}
+
+impl Keeper {
+    /// Reads nothing yet.
+    ///
+    /// # Errors
+    /// Where TLS lacks what it needs.
+    pub fn new(
+        account: &AccountName,
+        config: &Arc<OAuthConfig>,
+        base_url: &Url,
+    ) -> Result<Self, OAuthError> {
+        Ok(Self {
+            inner: Arc::new(Inner {
+                account: account.clone(),
+                app: App::new(Arc::clone(config), base_url)?,
+                config: Arc::clone(config),
+                store: Store::new(account, &config.folder),
+                seen: Mutex::default(),
+                turn: tokio::sync::Mutex::default(),
+            }),
+        })
+    }
+
+    /// An access token that is good for some minutes yet; it is refreshed when it is time, and waited
+    /// for only then.
+    ///
+    /// # Errors
+    /// [`OAuthError`]. While a refresh fails and the old token is good still, that one is handed out.
+    pub async fn access(&self, now: Timestamp) -> Result<Access, OAuthError> {
+        if let Some(access) = self.inner.fresh(now) {
+            return Ok(access);
+        }
+        let inner = Arc::clone(&self.inner);
+        // A caller that gives up must not break off between HubSpot's answer and the disk.
+        let turn = tokio::spawn(async move { inner.access(now).await });
+        turn.await.map_err(|error| lost(&error))?
+    }
+}
+
+impl Inner {
+    /// What was read within the last second, if it is good.
+    fn fresh(&self, now: Timestamp) -> Option<Access> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = seen.as_ref()?;
+        let good = seen.at.elapsed() < READ_EVERY && !seen.grant.is_due(now);
+        good.then(|| seen.grant.access())
+    }
+
+    fn saw(&self, grant: &Grant) -> Access {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = Some(Seen {
+            grant: grant.clone(),
+            at: Instant::now(),
+        });
+        grant.access()
+    }
+
+    async fn access(&self, now: Timestamp) -> Result<Access, OAuthError> {
+        let mut turn = self.turn.lock().await;
+        if let Some(access) = self.fresh(now) {
+            return Ok(access);
+        }
+        if let Some(unstored) = turn.unstored.take() {
+            let old = unstored.old.clone();
+            return match self.store_at_last(&mut turn, unstored).await {
+                Ok(grant) => Ok(self.saw(&grant)),
+                Err(error) => self.make_do(&old, error, now),
+            };
+        }
+        let old = self.read(&mut turn).await?;
+        if !old.is_due(now) {
+            turn.refused = None;
+            return Ok(self.saw(&old));
+        }
+        let refused = turn.refused.as_ref();
+        let of_this = refused.filter(|refused| refused.issued_at == old.issued_at);
+        let times = of_this.map_or(0, |refused| refused.times);
+        if let Some(refused) = of_this.filter(|refused| Instant::now() < refused.until) {
+            return self.make_do(&old, refused.error.clone(), now);
+        }
+        match self.refresh(&mut turn, now).await {
+            Ok(new) => {
+                turn.refused = None;
+                Ok(self.saw(&new))
+            }
+            Err(error) => {
+                self.tell(&old, &error, now);
+                turn.refused = Some(Refused {
+                    issued_at: old.issued_at,
+                    times: times + 1,
+                    until: Instant::now() + patience(&error, times),
+                    error: error.clone(),
+                });
+                self.make_do(&old, error, now)
+            }
+        }
+    }
+
+    /// The old token, as long as it is good, or why there is no new one.
+    fn make_do(
+        &self,
+        old: &Grant,
+        error: OAuthError,
+        now: Timestamp,
+    ) -> Result<Access, OAuthError> {
+        if old.is_alive(now) {
+            Ok(old.access())
+        } else {
+            self.seen
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take();
+            Err(error)
+        }
+    }
+
+    /// Refreshes, unless another process has just done it.
+    async fn refresh(&self, turn: &mut Turn, now: Timestamp) -> Result<Grant, OAuthError> {
+        let lock = self.store.lock().await?;
+        let old = self.read(turn).await?;
+        if !old.is_due(now) {
+            return Ok(old);
+        }
+        let store = self.store.clone();
+        let (draft, lock) = spawn_blocking(move || store.draft(&lock).map(|draft| (draft, lock)))
+            .await
+            .map_err(|error| lost(&error))??;
+        let new = self.app.refresh(&old, now).await?;
+        tracing::debug!(
+            account = %self.account,
+            expires_at = %new.expires_at,
+            new_refresh_token = new.refresh_token.expose_secret() != old.refresh_token.expose_secret(),
+            "refreshed the access token"
+        );
+        self.write(turn, Some(draft), Unstored::new(old, new, lock))
+            .await
+    }
+
+    async fn store_at_last(&self, turn: &mut Turn, it: Unstored) -> Result<Grant, OAuthError> {
+        if let Some(why) = it.why.clone()
+            && it.tried.elapsed() < READ_EVERY
+        {
+            turn.unstored = Some(it);
+            return Err(why);
+        }
+        let it = Unstored::new(it.old, it.new, it.lock);
+        self.write(turn, None, it).await
+    }
+
+    /// Puts a grant on the disk, or keeps it for the next try.
+    async fn write(
+        &self,
+        turn: &mut Turn,
+        draft: Option<Draft>,
+        it: Unstored,
+    ) -> Result<Grant, OAuthError> {
+        let written = match self.key(turn).await {
+            Ok(key) => {
+                let store = self.store.clone();
+                let write = move || {
+                    let draft = draft.map_or_else(|| store.draft(&it.lock), Ok);
+                    let written = draft.and_then(|draft| store.commit(draft, &key, &it.new));
+                    (written, it)
+                };
+                spawn_blocking(write).await.map_err(|error| lost(&error))?
+            }
+            Err(error) => (Err(error), it),
+        };
+        match written {
+            (Ok(()), it) => Ok(it.new),
+            (Err(error), it) => {
+                tracing::error!(
+                    account = %self.account, %error, hint = error.hint(&self.account),
+                    "a new grant cannot be stored: it is kept in memory, and the write is tried \
+                     again; do not stop this worker before"
+                );
+                let why = Some(error.clone());
+                turn.unstored = Some(Unstored { why, ..it });
+                Err(error)
+            }
+        }
+    }
+
+    async fn read(&self, turn: &mut Turn) -> Result<Grant, OAuthError> {
+        if let Some((error, until)) = &turn.unreadable
+            && Instant::now() < *until
+        {
+            return Err(error.clone());
+        }
+        let read = self.read_now(turn).await;
+        turn.unreadable = match &read {
+            Ok(_) | Err(OAuthError::NotLoggedIn { .. }) => None,
+            Err(error) => {
+                // The key may have been changed together with the file.
+                turn.key = None;
+                Some((error.clone(), Instant::now() + READ_PATIENCE))
+            }
+        };
+        if read.is_err() {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            *seen = None;
+        }
+        read
+    }
+
+    async fn read_now(&self, turn: &mut Turn) -> Result<Grant, OAuthError> {
+        let key = self.key(turn).await?;
+        let store = self.store.clone();
+        let grant = spawn_blocking(move || store.read(&key))
+            .await
+            .map_err(|error| lost(&error))??;
+        if grant.client_id == self.config.client_id {
+            return Ok(grant);
+        }
+        Err(OAuthError::Store {
+            file: self.store.file().display().to_string(),
+            why: "is of another app than oauth.client_id".into(),
+            hint: "give oauth.client_id its old value back, or LOGIN".into(),
+        })
+    }
+
+    async fn key(&self, turn: &mut Turn) -> Result<Arc<Key>, OAuthError> {
+        if let Some(key) = &turn.key {
+            return Ok(Arc::clone(key));
+        }
+        let config = Arc::clone(&self.config);
+        let key = spawn_blocking(move || config.key())
+            .await
+            .map_err(|error| lost(&error))?
+            .map_err(OAuthError::Config)?;
+        Ok(Arc::clone(turn.key.insert(Arc::new(key))))
+    }
+
+    fn tell(&self, old: &Grant, error: &OAuthError, now: Timestamp) {
+        tracing::warn!(
+            account = %self.account, %error, hint = error.hint(&self.account),
+            old_token = if old.is_alive(now) { "good" } else { "at its end" },
+            expires_at = %old.expires_at,
+            "the access token cannot be refreshed"
+        );
+    }
+}
+
+fn patience(error: &OAuthError, times: u32) -> Duration {
+    let mut told = Duration::ZERO;
+    if let OAuthError::Limited { retry_after, .. } = error {
+        told = retry_after.unwrap_or_default();
+    }
+    let doubled = PATIENCE.saturating_mul(1 << times.min(8));
+    told.max(doubled.min(PATIENCE_MAX))
+}
+
+impl Unstored {
+    fn new(old: Grant, new: Grant, lock: Lock) -> Self {
+        Self {
+            old,
+            new,
+            lock,
+            tried: Instant::now(),
+            why: None,
+        }
+    }
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper")
+            .field("account", &self.inner.account)
+            .finish_non_exhaustive()
+    }
+}
