@@ -56,8 +56,8 @@
 //! `tests/tidy.rs` and the lints hold the first two, and the arrows above; readers hold the others.
 //!
 //! 1. Only `queue/amqp*` names lapin, only `queue/sqlite*` rusqlite, only `provider/hubspot*`,
-//!    `oauth/app` and `cli` reqwest, only `oauth/*` ring, only `metrics` prometheus, only `retry`
-//!    backoff, only `quota` governor.
+//!    `oauth/app` and `cli` reqwest, only `oauth/*` and `sandbox/model/oauth` ring, only `metrics`
+//!    prometheus, only `retry` backoff, only `quota` governor.
 //! 2. Only `config` reads the environment; only `cli` writes to stdout; only `clock` asks for wall
 //!    time.
 //! 3. `message`, `delivery`, `retry`, `provider::hubspot::classify` and `sandbox::model` do no I/O,

@@ -46,6 +46,12 @@
 //!
 //! Three `emailId`s are no email that can be sent: 404 is none, 1001 is a batch email, 1002 is not
 //! published; 1003 is made for marketing single send. A token with `-unscoped` in it may not send.
+//!
+//! # OAuth
+//!
+//! `GET /oauth/authorize` consents at once, and `POST /oauth/{v1,v3,2026-03,2026-09}/token` issues tokens
+//! that open the portal until their end. `curl -d '{"rotate":true,"expires_in":60}'
+//! http://ADDR/_sandbox/oauth` changes how ([`model::OAuthControl`]); a GET counts the calls.
 
 pub mod answer;
 mod checker;

@@ -23,7 +23,7 @@ const CRATES: &[(&str, &[&str])] = &[
         "reqwest",
         &["src/provider/hubspot", "src/oauth/app.rs", "src/cli/"],
     ),
-    ("ring", &["src/oauth/"]),
+    ("ring", &["src/oauth/", "src/sandbox/model/oauth"]),
     ("prometheus", &["src/metrics.rs"]),
     ("backoff", &["src/retry.rs"]),
     ("governor", &["src/quota/pace.rs"]),

@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -216,6 +217,17 @@ impl Answers {
             "The API key provided is invalid. View or manage your API key here: \
              https://app.hubspot.com/l/api-key/",
             json!({"links": {"api key": "https://app.hubspot.com/l/api-key/"}}),
+        )
+    }
+
+    /// 401 for an OAuth access token past its end, as real logs have it.
+    pub(super) fn expired(&self, since: Timestamp, now: Timestamp) -> Answer {
+        let ago = crate::clock::until(since, now).as_secs();
+        self.error(
+            401,
+            "EXPIRED_AUTHENTICATION",
+            &format!("The OAuth token used to make this call expired {ago} second(s) ago."),
+            json!({"context": {"expire time": [since.to_string()]}}),
         )
     }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::faults::{self, Faults};
 use super::memory::CallRecord;
-use super::model::{Model, Tokens};
+use super::model::{Model, OAuthControl, Tokens};
 use super::server::{Shared, plain};
 use super::status::SEND_RESULTS;
 
@@ -32,6 +32,7 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/_sandbox/calls", get(calls))
         .route("/_sandbox/faults", get(show_faults).post(set_faults))
         .route("/_sandbox/token", post(set_token))
+        .route("/_sandbox/oauth", get(show_oauth).post(set_oauth))
         .route("/_sandbox/reset", post(reset))
 }
 
@@ -118,6 +119,22 @@ async fn set_token(State(shared): State<Shared>, text: String) -> StatusCode {
     };
     shared.with(|model, _| model.set_tokens(tokens));
     StatusCode::NO_CONTENT
+}
+
+/// Calls to the token endpoint, counted.
+async fn show_oauth(State(shared): State<Shared>) -> Response {
+    Json(shared.with(|model, _| model.oauth_counts())).into_response()
+}
+
+/// The body is JSON: what is to change, as [`OAuthControl`] has it.
+async fn set_oauth(State(shared): State<Shared>, body: Bytes) -> Response {
+    match serde_json::from_slice::<OAuthControl>(&body) {
+        Ok(told) => {
+            shared.with(|model, _| model.control_oauth(told));
+            show_oauth(State(shared)).await
+        }
+        Err(error) => plain(StatusCode::BAD_REQUEST, format!("{error}\n")),
+    }
 }
 
 async fn reset(State(shared): State<Shared>) -> StatusCode {

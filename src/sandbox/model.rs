@@ -12,6 +12,7 @@ mod books;
 mod emails;
 mod letter;
 mod limits;
+mod oauth;
 mod sends;
 
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub use self::books::Stats;
 use self::letter::Letter;
 use self::limits::Limits;
 pub use self::limits::PORTAL;
+use self::oauth::OAuth;
+pub use self::oauth::{Counts as OAuthCounts, OAuthControl};
 use super::Options;
 use super::answer::{Answer, Answers, Bucket, Call, Operation};
 use super::faults::{CallFault, Faults, Strike};
@@ -43,6 +46,7 @@ const MIGRATION: Duration = Duration::from_secs(5);
 pub struct Model {
     options: Options,
     tokens: Tokens,
+    oauth: OAuth,
     faults: Faults,
     faults_since: Timestamp,
     rng: fastrand::Rng,
@@ -105,6 +109,7 @@ impl Model {
         };
         Self {
             tokens,
+            oauth: OAuth::default(),
             faults: options.faults.clone(),
             faults_since: now,
             rng: fastrand::Rng::with_seed(options.seed),
@@ -144,6 +149,9 @@ impl Model {
     /// last one.
     pub fn call(&mut self, now: Timestamp, call: &Call<'_>) -> Reply {
         self.now = now.max(self.now);
+        if let Some(reply) = self.oauth_call(call) {
+            return reply;
+        }
         let operation = Operation::of(call.method, call.path);
         let is_send = matches!(operation, Operation::Send(_));
         let mut turn = Turn {
@@ -233,8 +241,8 @@ impl Model {
             return turn.answers.api_key();
         }
         let is_token_info = turn.operation == Operation::TokenInfo;
-        if !is_token_info && !bearer(turn.call).is_some_and(|token| self.tokens.accept(token)) {
-            return turn.answers.unauthorized();
+        if !is_token_info && let Some(refusal) = self.not_let_in(turn) {
+            return refusal;
         }
         let may_send = bearer(turn.call).is_none_or(account::may_send);
         if !may_send && turn.operation.wants_scope() {
@@ -252,6 +260,23 @@ impl Model {
             Operation::TokenInfo => self.token_info(turn),
             Operation::WrongMethod => turn.answers.wrong_method(),
             Operation::Unknown => turn.answers.no_such_path(),
+        }
+    }
+
+    /// Why the bearer is refused. One that was issued here is good until its end, whatever other
+    /// tokens are.
+    fn not_let_in(&self, turn: &Turn<'_>) -> Option<Answer> {
+        let token = bearer(turn.call).unwrap_or_default();
+        let needed = turn.operation.scopes();
+        match self.oauth.access(token, turn.now) {
+            None if self.tokens.accept(token) => None,
+            None => Some(turn.answers.unauthorized()),
+            Some(Err(since)) => Some(turn.answers.expired(since, turn.now)),
+            Some(Ok(scopes)) => {
+                let has = |scope: &&str| scopes.iter().any(|granted| granted == scope);
+                let lacks = turn.bucket == Bucket::Send && !needed.iter().any(has);
+                lacks.then(|| turn.answers.missing_scopes(needed))
+            }
         }
     }
 

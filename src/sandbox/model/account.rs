@@ -72,10 +72,15 @@ impl Model {
                 .answers
                 .invalid("Some required fields were not set: [tokenKey]");
         };
-        if !self.tokens.accept(token) {
-            return turn.answers.unauthorized();
-        }
-        let mut scopes = vec!["oauth", "content", "marketing-email", "transactional-email"];
+        // Whether HubSpot answers it for an OAuth token was never seen; here it does.
+        let mut scopes = match self.oauth.access(token, turn.now) {
+            Some(Ok(scopes)) => scopes.iter().map(String::as_str).collect(),
+            Some(Err(since)) => return turn.answers.expired(since, turn.now),
+            None if self.tokens.accept(token) => {
+                vec!["oauth", "content", "marketing-email", "transactional-email"]
+            }
+            None => return turn.answers.unauthorized(),
+        };
         let age = self.faults_age();
         let strike = self.faults.during(age);
         let forbidden = strike.is_some_and(|strike| strike.fault == CallFault::Http(403));
