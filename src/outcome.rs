@@ -88,6 +88,8 @@ pub enum Scope {
 pub enum PauseReason {
     /// 401: the token is not accepted.
     Unauthorized,
+    /// HubSpot does not know our OAuth app, or not with this secret: no account is to blame.
+    App,
     /// 403: a scope, an add-on or a permission is missing.
     Forbidden,
     /// 477: the account moves between data centres.
@@ -100,7 +102,7 @@ pub enum PauseReason {
     Portal,
     /// A storm of 5xx or time-outs.
     Outage,
-    /// `portal_id` is configured and the token was not proven to open it yet.
+    /// The token was not yet asked about, or not proven to open the configured account.
     Unproven,
 }
 
@@ -278,8 +280,9 @@ impl Scope {
 }
 
 impl PauseReason {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Unauthorized,
+        Self::App,
         Self::Forbidden,
         Self::Migrating,
         Self::Daily,
@@ -293,7 +296,7 @@ impl PauseReason {
     #[must_use]
     pub fn scope(self) -> Scope {
         match self {
-            Self::Outage => Scope::Provider,
+            Self::Outage | Self::App => Scope::Provider,
             Self::Unauthorized
             | Self::Forbidden
             | Self::Migrating
@@ -308,6 +311,7 @@ impl PauseReason {
     pub fn label(self) -> &'static str {
         match self {
             Self::Unauthorized => "unauthorized",
+            Self::App => "app",
             Self::Forbidden => "forbidden",
             Self::Migrating => "migrating",
             Self::Daily => "daily",

@@ -351,6 +351,7 @@ impl Proof {
             // Not even an accepted send shows that such an account sends.
             PauseReason::Portal if pause.covers == Covers::Sends => self == Self::Sent,
             PauseReason::Unauthorized
+            | PauseReason::App
             | PauseReason::Forbidden
             | PauseReason::Migrating
             | PauseReason::Daily

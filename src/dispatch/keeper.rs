@@ -137,7 +137,8 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let pauses = &self.account.pauses;
         let ended = pauses.end(|pause| pause.reason == PauseReason::Unproven);
         self.ended(&ended, "the token opens the configured account");
-        let ended = pauses.end(|pause| pause.reason == PauseReason::Unauthorized);
+        let of_token = [PauseReason::Unauthorized, PauseReason::App];
+        let ended = pauses.end(|pause| of_token.contains(&pause.reason));
         self.ended(&ended, "HubSpot accepts the token");
         pauses.allow_trial(|_| true);
     }

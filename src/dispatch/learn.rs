@@ -112,9 +112,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     /// Begins or renews a pause, with the lanes and the end that its reason implies.
     pub(super) fn hold(&self, reason: PauseReason, failure: &Failure, lane: Lane, now: Timestamp) {
         let (covers, ends) = match reason {
-            PauseReason::Unauthorized | PauseReason::Outage | PauseReason::Unproven => {
-                (Covers::Both, None)
-            }
+            PauseReason::Unauthorized
+            | PauseReason::App
+            | PauseReason::Outage
+            | PauseReason::Unproven => (Covers::Both, None),
             // The other lane may need other scopes, and look-ups are a way to learn that it is over.
             PauseReason::Forbidden | PauseReason::Portal => (lane.into(), None),
             // Without a time, only a probe can tell when the migration is over.

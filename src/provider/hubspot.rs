@@ -41,6 +41,9 @@ use crate::provider::{Pinned, Probe, Provider, RateLimits};
 
 /// The operation that is no look-up and no check.
 const SEND: &str = "send";
+/// What the two tokens of an account are called: by their keys.
+pub const TOKEN: &str = "token";
+pub const NEXT_TOKEN: &str = "next_token";
 /// HubSpot does not accept the token.
 const UNAUTHORIZED: u16 = 401;
 /// What a status id may hold unescaped in a path.
@@ -222,20 +225,26 @@ impl<T: Transport> HubSpot<T> {
 
     /// What a token is worth.
     async fn probe_with(&self, token: &Token) -> Probe {
-        let (details, token_info) = tokio::join!(self.details(token), self.token_info(token));
+        let (details, token_info) = if let Some(granted) = token.granted() {
+            // That question is for static tokens. Of this one HubSpot has said it already.
+            let told = probe::token_info(granted.hub_id, granted.scopes.as_deref());
+            (self.details(token).await, Ok(told))
+        } else {
+            tokio::join!(self.details(token), self.token_info(token))
+        };
         let now = self.clock.now();
         probe::probe((self.api, &self.pinned), &details, &token_info, now)
     }
 
     /// What each token that is configured is worth, with its key. None takes the place of another.
     pub async fn probe_each(&self) -> Vec<(&'static str, Probe)> {
-        self.tokens.look().await;
+        self.tokens.look(self.clock.now()).await;
         let mut probes = Vec::new();
         for (key, token) in self.tokens.all() {
             probes.push((key, self.probe_with(&token).await));
         }
         if probes.is_empty() {
-            probes.push(("token", Probe::Shut(self.no_token())));
+            probes.push((TOKEN, Probe::Shut(self.no_token())));
         }
         probes
     }
@@ -290,17 +299,23 @@ impl<T: Transport> HubSpot<T> {
 
     /// Without a token there is nothing to ask HubSpot.
     fn no_token(&self) -> Failure {
-        let why = self.tokens.trouble().unwrap_or_default();
+        let trouble = self.tokens.trouble();
+        let why = trouble.as_ref().map(|it| it.why.clone());
+        let why = why.unwrap_or_else(|| "no token was told yet".to_owned());
         Failure {
             class: FailureClass::Halted,
             scope: Scope::Account,
-            pause: Some(PauseReason::Unauthorized),
+            pause: Some(
+                trouble
+                    .as_ref()
+                    .map_or(PauseReason::Unauthorized, |it| it.pause),
+            ),
             retry_after: None,
             words: Words {
                 message: Some(format!("no call was made: {why}")),
                 ..Words::default()
             },
-            hint: "the account has no token: see to where it comes from".into(),
+            hint: trouble.map_or("it is asked for again".to_owned(), |it| it.hint),
         }
     }
 }
@@ -331,7 +346,7 @@ impl<T: Transport> Provider for HubSpot<T> {
     }
 
     async fn probe(&self) -> Probe {
-        self.tokens.look().await;
+        self.tokens.look(self.clock.now()).await;
         if let Some(candidate) = self.tokens.candidate() {
             return self.prove(candidate).await;
         }
@@ -346,7 +361,7 @@ impl<T: Transport> Provider for HubSpot<T> {
     }
 
     async fn token_changed(&self) {
-        self.tokens.changed().await;
+        self.tokens.changed(self.clock).await;
     }
 
     fn rate_limits(&self) -> RateLimits {
@@ -370,9 +385,10 @@ fn tokens(account: &AccountName, config: &AccountConfig) -> Result<Tokens, HubSp
         why,
     };
     let mut sources = Vec::new();
-    for (key, source) in [("next_token", &config.next_token), ("token", &config.token)] {
-        if let Some(source) = Source::new(source) {
-            sources.push((key, source.map_err(|why| bad((key.to_owned(), why)))?));
+    for (key, source) in [(NEXT_TOKEN, &config.next_token), (TOKEN, &config.token)] {
+        let source = Source::new(account, source, &config.base_url);
+        if let Some(source) = source.map_err(|why| bad((key.to_owned(), why)))? {
+            sources.push((key, source));
         }
     }
     if sources.is_empty() {

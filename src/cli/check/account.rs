@@ -9,7 +9,7 @@ use crate::clock::Clock;
 use crate::config::AccountConfig;
 use crate::message::AccountName;
 use crate::outcome::{Failure as Refusal, PauseReason};
-use crate::provider::hubspot::{HubSpot, Letter};
+use crate::provider::hubspot::{HubSpot, Letter, TOKEN};
 use crate::provider::{Portal, Probe};
 
 /// One line for each thing that was found.
@@ -29,7 +29,7 @@ pub(super) async fn check(
     let mut findings = Vec::new();
     let mut is_open = false;
     for (key, probe) in hubspot.probe_each().await {
-        let check = if key == "token" {
+        let check = if key == TOKEN {
             check.clone()
         } else {
             format!("{check} {key}")

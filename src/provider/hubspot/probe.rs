@@ -91,6 +91,12 @@ fn heard(api: Api, details: &Heard, token_info: &Heard, now: Timestamp) -> Probe
     }
 }
 
+/// What the token's issue said, as the answer to the question that would tell it of another one.
+pub(super) fn token_info(hub_id: Option<u64>, scopes: Option<&[String]>) -> Answer {
+    let body = serde_json::json!({"hubId": hub_id, "scopes": scopes}).to_string();
+    Answer::new(200, &[], body.as_bytes())
+}
+
 /// 0 when no answer came.
 fn status(heard: &Heard) -> u16 {
     heard.as_ref().map_or(0, |answer| answer.status)

@@ -5,13 +5,18 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 use tokio::time::Instant;
+use url::Url;
 
 use super::token::Token;
 use crate::config::{TokenSource, well_kept};
+use crate::message::AccountName;
+use crate::oauth::{Keeper, OAuthError};
+use crate::outcome::PauseReason;
 
 /// How often a file is read at most. It is small, so reading it whole is as cheap as asking
 /// whether it changed, and misses no change.
@@ -25,6 +30,9 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest token, in bytes. HubSpot advises to allow 512.
 const TOKEN_BYTES_MAX: u64 = 8 * 1024;
 
+/// How often a grant is looked at while its token does its work: it is refreshed far ahead.
+const GRANT_EVERY: Duration = Duration::from_secs(5);
+
 /// Where one token comes from.
 #[derive(Debug)]
 pub(super) enum Source {
@@ -32,21 +40,44 @@ pub(super) enum Source {
     File(PathBuf),
     /// The text that it prints, by `sh -c`.
     Command(SecretString),
+    /// Access tokens of a grant.
+    OAuth(AccountName, Keeper),
+}
+
+/// Why a source tells no token. Never holds a secret.
+#[derive(Clone, Debug)]
+pub(super) struct Trouble {
+    pub(super) why: String,
+    /// The next step.
+    pub(super) hint: String,
+    /// What the account is held back for, once it has no token at all.
+    pub(super) pause: PauseReason,
+    /// The token that it told before is good no more.
+    pub(super) ends: bool,
 }
 
 impl Source {
+    /// The source that the configuration names, if it does.
+    ///
     /// # Errors
-    /// Why it can never be one, without a character of it. A file that cannot be read is not yet
+    /// Why it can never tell a token, without a character of it. A file that cannot be read is not yet
     /// known to be wrong for ever.
-    pub(super) fn new(source: &TokenSource) -> Option<Result<Self, String>> {
-        match source {
-            TokenSource::Given(secret) => {
-                Some(Token::parse(secret.expose_secret()).map(Self::Given))
+    pub(super) fn new(
+        account: &AccountName,
+        source: &TokenSource,
+        base_url: &Url,
+    ) -> Result<Option<Self>, String> {
+        Ok(match source {
+            TokenSource::Given(secret) => Some(Self::Given(Token::parse(secret.expose_secret())?)),
+            TokenSource::File(path) => Some(Self::File(path.clone())),
+            TokenSource::Command(command) => Some(Self::Command(command.clone())),
+            TokenSource::OAuth(app) => {
+                let keeper = Keeper::new(account, app, base_url);
+                let keeper = keeper.map_err(|error| error.to_string())?;
+                Some(Self::OAuth(account.clone(), keeper))
             }
-            TokenSource::File(path) => Some(Ok(Self::File(path.clone()))),
-            TokenSource::Command(command) => Some(Ok(Self::Command(command.clone()))),
-            TokenSource::OAuth(_) | TokenSource::Missing => None,
-        }
+            TokenSource::Missing => None,
+        })
     }
 
     /// Whether its token may become another one.
@@ -59,19 +90,25 @@ impl Source {
         let wait = match self {
             Self::Given(_) => return asked.is_none(),
             Self::File(_) => READ_EVERY,
-            Self::Command(_) if refused => READ_EVERY,
+            Self::Command(_) | Self::OAuth(..) if refused => READ_EVERY,
             Self::Command(_) => RUN_EVERY,
+            Self::OAuth(..) => GRANT_EVERY,
         };
         asked.is_none_or(|asked| asked.elapsed() >= wait)
     }
 
-    /// The token that it holds now.
+    /// The token that it holds `now`.
     ///
     /// # Errors
-    /// Why there is none, without a character of it.
-    pub(super) async fn ask(&self) -> Result<Token, String> {
+    /// Why there is none.
+    pub(super) async fn ask(&self, now: Timestamp) -> Result<Token, Trouble> {
         let (text, limit) = match self {
             Self::Given(token) => return Ok(token.clone()),
+            Self::OAuth(account, keeper) => {
+                let access = keeper.access(now).await;
+                let access = access.map_err(|error| Trouble::of(&error, account))?;
+                return Token::of(access).map_err(Trouble::new);
+            }
             Self::File(path) => (
                 tokio::time::timeout(READ_TIMEOUT, read(path)).await,
                 READ_TIMEOUT,
@@ -81,8 +118,9 @@ impl Source {
                 RUN_TIMEOUT,
             ),
         };
-        let text = text.map_err(|_| format!("no answer within {limit:?}"))??;
-        Token::parse(text.expose_secret())
+        let text = text.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")));
+        let token = text.and_then(|text| Token::parse(text.expose_secret()));
+        token.map_err(Trouble::new)
     }
 
     /// The token of a source that answers at once; `None` of one that does not.
@@ -93,7 +131,7 @@ impl Source {
         match self {
             Self::Given(token) => Some(Ok(token.clone())),
             Self::File(path) => Some(read_at_once(path)),
-            Self::Command(_) => None,
+            Self::Command(_) | Self::OAuth(..) => None,
         }
     }
 
@@ -103,6 +141,40 @@ impl Source {
             Self::Given(_) => "the configuration".to_owned(),
             Self::File(path) => path.display().to_string(),
             Self::Command(_) => "token_command".to_owned(),
+            Self::OAuth(..) => "the grant of `postrider auth login`".to_owned(),
+        }
+    }
+}
+
+impl Trouble {
+    /// The last token stays in force.
+    fn new(why: String) -> Self {
+        Self {
+            why,
+            hint: "see to where the account's token comes from".into(),
+            pause: PauseReason::Unauthorized,
+            ends: false,
+        }
+    }
+
+    fn of(error: &OAuthError, account: &AccountName) -> Self {
+        let pause = match error {
+            OAuthError::InvalidClient { .. } => PauseReason::App,
+            OAuthError::NotLoggedIn { .. }
+            | OAuthError::InvalidGrant { .. }
+            | OAuthError::Limited { .. }
+            | OAuthError::Unreachable { .. }
+            | OAuthError::Failed { .. }
+            | OAuthError::Busy { .. }
+            | OAuthError::Config(_)
+            | OAuthError::Store { .. } => PauseReason::Unauthorized,
+        };
+        Self {
+            why: error.to_string(),
+            hint: error.hint(account),
+            pause,
+            // While the last one is good, the keeper hands that one out.
+            ends: true,
         }
     }
 }

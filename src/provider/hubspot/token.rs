@@ -7,6 +7,7 @@ use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::message::AccountName;
+use crate::oauth::Access;
 
 /// HubSpot's tokens have 40 bytes and more. A shorter one is a sandbox's: no secret, and perhaps
 /// part of an ordinary word of an answer.
@@ -20,9 +21,18 @@ pub(super) struct Token {
     header: HeaderValue,
 }
 
+/// What HubSpot said of a token when it issued it.
+#[derive(Debug)]
+pub(super) struct Granted {
+    pub(super) hub_id: Option<u64>,
+    pub(super) scopes: Option<Vec<String>>,
+}
+
 /// A secret that tells when nobody holds it any longer, once it is to be given up.
 struct Held {
     secret: SecretString,
+    /// Of an access token of OAuth.
+    granted: Option<Granted>,
     /// Whose it was, when another token has taken its place.
     retired: OnceLock<AccountName>,
 }
@@ -31,6 +41,22 @@ impl Token {
     /// # Errors
     /// Why it is no token, without a character of it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
+        Self::with(text, None)
+    }
+
+    /// An access token of OAuth.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub(super) fn of(access: Access) -> Result<Self, String> {
+        let granted = Granted {
+            hub_id: access.hub_id,
+            scopes: access.scopes,
+        };
+        Self::with(access.token.expose_secret(), Some(granted))
+    }
+
+    fn with(text: &str, granted: Option<Granted>) -> Result<Self, String> {
         let token = text.trim();
         if token.is_empty() {
             return Err("it is empty".into());
@@ -41,6 +67,7 @@ impl Token {
         Ok(Self {
             held: Arc::new(Held {
                 secret: SecretString::from(token),
+                granted,
                 retired: OnceLock::new(),
             }),
             header,
@@ -53,6 +80,11 @@ impl Token {
 
     pub(super) fn expose(&self) -> &str {
         self.held.secret.expose_secret()
+    }
+
+    /// What HubSpot said of it when it issued it, if it did.
+    pub(super) fn granted(&self) -> Option<&Granted> {
+        self.held.granted.as_ref()
     }
 
     /// Another token has taken its place. When the last call under it has ended, that is told.
@@ -86,7 +118,8 @@ impl fmt::Debug for Token {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(account) = self.retired.get() {
+        // An access token ends by itself.
+        if let Some(account) = self.retired.get().filter(|_| self.granted.is_none()) {
             tracing::info!(%account, "no call is under way with the old token: it may be revoked");
         }
     }

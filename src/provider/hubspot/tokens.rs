@@ -7,10 +7,12 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::source::Source;
+use super::source::{Source, Trouble};
 use super::token::Token;
+use crate::clock::Clock;
 use crate::message::AccountName;
 
 /// How often it is looked whether there is another token.
@@ -51,7 +53,7 @@ struct Known {
     token: Option<Token>,
     asked: Option<Instant>,
     /// Why it told none, when it was asked last.
-    trouble: Option<String>,
+    trouble: Option<Trouble>,
 }
 
 impl Tokens {
@@ -94,33 +96,54 @@ impl Tokens {
         state.in_force.as_ref().map(|it| it.token.clone())
     }
 
-    /// Asks each source that is due for what it holds now.
-    pub(super) async fn look(&self) {
-        for (number, (key, source)) in self.sources.iter().enumerate() {
-            if !self.is_due(number, source) {
-                continue;
-            }
-            let told = source.ask().await;
-            let mut state = self.state();
-            let Some(known) = state.known.get_mut(number) else {
-                continue;
-            };
-            match told {
-                Ok(token) => {
-                    known.token = Some(token);
-                    known.trouble = None;
-                }
-                Err(why) => {
-                    if known.trouble.is_none() {
-                        tracing::warn!(
-                            account = %self.account, key, place = source.place(), why,
-                            "no token is told there; the last one stays in force"
-                        );
-                    }
-                    known.trouble = Some(why);
+    /// Asks each source that is due for what it holds `now`. Whether the token in force is good no more.
+    pub(super) async fn look(&self, now: Timestamp) -> bool {
+        let mut ended = false;
+        for (rank, (key, source)) in self.sources.iter().enumerate() {
+            if self.is_due(rank, source) {
+                match source.ask(now).await {
+                    Ok(token) => self.told(rank, token),
+                    Err(trouble) => ended |= self.told_none(rank, (key, source), trouble),
                 }
             }
         }
+        ended
+    }
+
+    fn told(&self, rank: usize, token: Token) {
+        if let Some(known) = self.state().known.get_mut(rank) {
+            known.token = Some(token);
+            known.trouble = None;
+        }
+    }
+
+    /// Whether that was the token in force.
+    fn told_none(&self, rank: usize, (key, source): (&str, &Source), trouble: Trouble) -> bool {
+        let mut state = self.state();
+        let Some(known) = state.known.get_mut(rank) else {
+            return false;
+        };
+        let Trouble {
+            why, hint, ends, ..
+        } = &trouble;
+        if known.trouble.as_ref().is_none_or(|last| last.why != *why) {
+            tracing::warn!(
+                account = %self.account, key, place = source.place(), why, hint,
+                "no token is told there{}",
+                if *ends { "" } else { "; the last one stays in force" }
+            );
+        }
+        let ends = *ends;
+        known.trouble = Some(trouble);
+        if !ends {
+            return false;
+        }
+        known.token = None;
+        let was_in_force = state.in_force.as_ref().is_some_and(|it| it.rank == rank);
+        if was_in_force {
+            state.in_force = None;
+        }
+        was_in_force
     }
 
     /// Whether it is time to ask; one caller at a time is told so.
@@ -155,16 +178,15 @@ impl Tokens {
             .find(|other| !state.was_put_off(&other.token))
     }
 
-    /// Resolves when there is a candidate.
-    pub(super) async fn changed(&self) {
+    /// Resolves when there is a candidate, or the token in force has ended.
+    pub(super) async fn changed(&self, clock: Clock) {
         let still = (self.sources.iter()).all(|(_, source)| !source.may_change());
         if still && self.sources.len() < 2 {
             return std::future::pending().await;
         }
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            self.look().await;
-            if self.candidate().is_some() {
+            if self.look(clock.now()).await || self.candidate().is_some() {
                 return;
             }
         }
@@ -209,18 +231,11 @@ impl Tokens {
         state.refused || state.in_force.is_none()
     }
 
-    /// Why there is no token at all.
-    pub(super) fn trouble(&self) -> Option<String> {
+    /// Why there is no token at all, as far as a source has told.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
         let state = self.state();
-        if state.in_force.is_some() {
-            return None;
-        }
-        let places = self.sources.iter().map(|(key, _)| key);
-        let told = places.zip(&state.known).find_map(|(key, known)| {
-            let why = known.trouble.as_ref()?;
-            Some(format!("{key}: {why}"))
-        });
-        Some(told.unwrap_or_else(|| "no token was told yet".to_owned()))
+        let mut known = state.known.iter().rev();
+        known.find_map(|known| known.trouble.clone())
     }
 
     /// Every token that is known, with the key that tells it; the one wanted first stands first.
