@@ -106,6 +106,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Failure::usage(format!("RUST_LOG is {directives:?}: {error}"))
             .hint("write a level, or levels by module: `info`, `warn,postrider=debug`")
     })?;
+    keep_no_core();
     crate::crypto::init_crypto();
     let sources = Sources::of_process(config, command.flags());
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -115,6 +116,18 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     let ended = runtime.block_on(command.run(&sources, output));
     runtime.shutdown_timeout(END_GRACE);
     ended
+}
+
+/// A dump of the memory would hold the tokens. Where the system does not let itself be told, it goes by
+/// its own limits.
+fn keep_no_core() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+        if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+            tracing::debug!(%error, "a crash may leave a dump of the memory");
+        }
+    }
 }
 
 fn schema(output: &mut Output) -> Result<(), Failure> {

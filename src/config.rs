@@ -31,6 +31,7 @@ use url::Url;
 use crate::delivery::Rules;
 use crate::message::AccountName;
 
+pub use command::output_of;
 pub use hapikey::{
     DEAD_SINCE as HAPIKEY_DEAD_SINCE, foreign as foreign_hapikeys, places as hapikey_places,
 };

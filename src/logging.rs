@@ -5,8 +5,10 @@
 
 use std::io::{IsTerminal, stderr};
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{ParseError, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// How much is told when `RUST_LOG` does not say.
@@ -34,6 +36,12 @@ impl Talk {
     }
 }
 
+/// Whether it may be told, whatever level was asked for. At its finest lapin shows whole frames: the
+/// broker's password and the mail.
+fn may_be_told(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() < Level::TRACE || !metadata.target().starts_with("lapin")
+}
+
 /// Begins to log; `directives` is what `RUST_LOG` holds. A second call changes nothing.
 ///
 /// # Errors
@@ -46,13 +54,14 @@ pub fn init(talk: Talk, directives: Option<&str>) -> Result<(), ParseError> {
         .with_writer(stderr)
         .with_ansi(terminal);
     let begun = if terminal {
-        subscriber.finish().try_init()
+        subscriber.finish().with(filter_fn(may_be_told)).try_init()
     } else {
         subscriber
             .json()
             .flatten_event(true)
             .with_current_span(false)
             .finish()
+            .with(filter_fn(may_be_told))
             .try_init()
     };
     if begun.is_err() {

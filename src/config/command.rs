@@ -10,14 +10,18 @@ const TIME_MAX: Duration = Duration::from_secs(30);
 /// What is read of the output, in bytes.
 const OUTPUT_BYTES_MAX: u64 = 16 * 1024;
 
-/// What `sh -c COMMAND` prints, without the space around it. Blocks for up to 30 s.
+/// The variable by which the shell is given the command: whoever lists the processes sees no argument.
+const COMMAND: &str = "POSTRIDER_COMMAND";
+
+/// What a command prints when `sh` runs it, without the space around it. Blocks for up to 30 s.
 ///
 /// # Errors
 /// What went wrong, in words that follow the key's name; neither the command nor what it printed is
 /// repeated.
-pub(super) fn output_of(command: &str) -> Result<String, String> {
+pub fn output_of(command: &str) -> Result<String, String> {
     let mut child = Command::new("sh")
-        .args(["-c", command])
+        .args(["-c", &format!("eval \"${COMMAND}\"")])
+        .env(COMMAND, command)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         // It may print the secret there as well.
@@ -61,5 +65,14 @@ mod tests {
         ] {
             assert_eq!(output_of(command).unwrap_err(), why);
         }
+    }
+
+    #[test]
+    fn the_process_list_shows_no_command() {
+        let shown = output_of("tr '\\0' ' ' </proc/$$/cmdline; : a-secret").unwrap();
+        assert!(
+            shown.starts_with("sh -c") && !shown.contains("a-secret"),
+            "{shown}"
+        );
     }
 }

@@ -20,6 +20,7 @@ mod producers;
 mod replay;
 mod restarts;
 mod rotation;
+mod secrets;
 mod starts;
 mod storm;
 mod trace;

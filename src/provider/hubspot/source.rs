@@ -2,18 +2,16 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::AsyncReadExt;
-use tokio::process::Command;
 use tokio::time::Instant;
 use url::Url;
 
 use super::token::Token;
-use crate::config::{TokenSource, well_kept};
+use crate::config::{TokenSource, output_of, well_kept};
 use crate::message::AccountName;
 use crate::oauth::{Keeper, OAuthError};
 use crate::outcome::PauseReason;
@@ -25,8 +23,6 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a command is run while its token does its work. A refused token has it run at once.
 const RUN_EVERY: Duration = Duration::from_mins(5);
-/// How long a command may take.
-const RUN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest token, in bytes. HubSpot advises to allow 512.
 const TOKEN_BYTES_MAX: u64 = 8 * 1024;
 
@@ -102,23 +98,17 @@ impl Source {
     /// # Errors
     /// Why there is none.
     pub(super) async fn ask(&self, now: Timestamp) -> Result<Token, Trouble> {
-        let (text, limit) = match self {
+        let text = match self {
             Self::Given(token) => return Ok(token.clone()),
             Self::OAuth(account, keeper) => {
                 let access = keeper.access(now).await;
                 let access = access.map_err(|error| Trouble::of(&error, account))?;
                 return Token::of(access).map_err(Trouble::new);
             }
-            Self::File(path) => (
-                tokio::time::timeout(READ_TIMEOUT, read(path)).await,
-                READ_TIMEOUT,
-            ),
-            Self::Command(command) => (
-                tokio::time::timeout(RUN_TIMEOUT, run(command)).await,
-                RUN_TIMEOUT,
-            ),
+            Self::File(path) => tokio::time::timeout(READ_TIMEOUT, read(path)).await,
+            Self::Command(command) => return run(command.clone()).await.map_err(Trouble::new),
         };
-        let text = text.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")));
+        let text = text.unwrap_or_else(|_| Err(format!("no answer within {READ_TIMEOUT:?}")));
         let token = text.and_then(|text| Token::parse(text.expose_secret()));
         token.map_err(Trouble::new)
     }
@@ -204,29 +194,10 @@ async fn read(path: &Path) -> Result<SecretString, String> {
     Ok(text.into())
 }
 
-/// What it says besides the token is not read: an error of such a program may hold a secret.
-async fn run(command: &SecretString) -> Result<SecretString, String> {
-    let mut child = Command::new("sh")
-        .args(["-c", command.expose_secret()])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| format!("sh cannot be run: {error}"))?;
-    let mut text = String::new();
-    if let Some(stdout) = child.stdout.take() {
-        stdout
-            .take(TOKEN_BYTES_MAX)
-            .read_to_string(&mut text)
-            .await
-            .map_err(|_| "what it prints is no text".to_owned())?;
-    }
-    let text = SecretString::from(text);
-    let ended = child.wait().await.map_err(|error| error.to_string())?;
-    if ended.success() {
-        Ok(text)
-    } else {
-        Err(format!("it failed ({ended}); run it by hand"))
-    }
+async fn run(command: SecretString) -> Result<Token, String> {
+    let run = move || output_of(command.expose_secret()).map(SecretString::from);
+    let ended = tokio::task::spawn_blocking(run).await;
+    let text = ended.map_err(|error| error.to_string())?;
+    let text = text.map_err(|why| format!("the command {why}; run it by hand"))?;
+    Token::parse(text.expose_secret())
 }

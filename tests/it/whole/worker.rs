@@ -149,8 +149,13 @@ impl Worker {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     pub async fn signal(&self, signal: &str) {
-        let pid = self.child.id().expect("it runs").to_string();
+        let pid = self.id().to_string();
         let sent = Command::new("kill").args([signal, &pid]).status().await;
         assert!(sent.unwrap().success(), "kill {signal} {pid}");
     }

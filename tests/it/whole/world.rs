@@ -91,6 +91,12 @@ impl World {
         self
     }
 
+    /// Sets a variable that is none of ours.
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.settings.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
