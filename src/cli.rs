@@ -1,5 +1,6 @@
 //! The commands. The only room that knows all others, and the only one that writes to stdout.
 
+mod auth;
 mod check;
 mod dead;
 mod demo;
@@ -61,6 +62,8 @@ enum Command {
     Why(why::Args),
     Queue(queue::Args),
     Check(check::Args),
+    #[command(subcommand)]
+    Auth(auth::Command),
     Sandbox(sandbox::Args),
     Simulate(simulate::Args),
     /// Print the JSON Schema of a request
@@ -136,18 +139,35 @@ fn schema(output: &mut Output) -> Result<(), Failure> {
     Ok(output.line(schema)?)
 }
 
+/// Whoever sets another program's variable may believe that it is read here.
+fn warn_of_api_keys(sources: &Sources) {
+    for variable in config::foreign_hapikeys(sources) {
+        tracing::warn!(
+            variable,
+            hint = "run `postrider auth migrate`",
+            "a variable holds an API key (hapikey): Postrider does not read it, and HubSpot takes none since {}",
+            config::HAPIKEY_DEAD_SINCE
+        );
+    }
+}
+
 impl Command {
     async fn run(self, sources: &Sources, output: &mut Output) -> Result<(), Failure> {
         let config = || Config::load(sources);
         match self {
             Self::Demo(args) => demo::run(args, output).await,
-            Self::Worker(_) => worker::run(&config()?).await,
+            Self::Worker(_) => {
+                let config = config()?;
+                warn_of_api_keys(sources);
+                worker::run(&config).await
+            }
             Self::Send(args) => send::run(&config()?, args, output).await,
             Self::Dead(command) => dead::run(&config()?, command, output).await,
             Self::Trace(args) => trace::run(&config()?, &args, output).await,
             Self::Why(args) => why::run(&config()?, &args, output).await,
             Self::Queue(args) => queue::run(&config()?, &args, output).await,
             Self::Check(args) => check::run(&config()?, &args, output).await,
+            Self::Auth(command) => auth::run(command, sources, output).await,
             Self::Sandbox(args) => sandbox::run(args, output).await,
             Self::Simulate(args) => simulate::run(&args, output),
             Self::Schema => schema(output),
@@ -165,6 +185,7 @@ impl Command {
             | Self::Why(_)
             | Self::Queue(_)
             | Self::Check(_)
+            | Self::Auth(_)
             | Self::Schema => Talk::Command,
         }
     }
@@ -180,6 +201,7 @@ impl Command {
             | Self::Why(_)
             | Self::Queue(_)
             | Self::Check(_)
+            | Self::Auth(_)
             | Self::Sandbox(_)
             | Self::Simulate(_)
             | Self::Schema => Vec::new(),

@@ -21,6 +21,7 @@ use secrecy::SecretString;
 pub use self::app::App;
 pub use self::keeper::Keeper;
 pub use self::pkce::Attempt;
+pub use self::seal::new_key;
 pub use self::store::{Lock, Store};
 use crate::clock;
 use crate::config::ConfigError;

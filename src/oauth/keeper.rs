@@ -297,17 +297,10 @@ impl Inner {
     async fn read_now(&self, turn: &mut Turn) -> Result<Grant, OAuthError> {
         let key = self.key(turn).await?;
         let store = self.store.clone();
-        let grant = spawn_blocking(move || store.read(&key))
+        let client_id = self.config.client_id.clone();
+        spawn_blocking(move || store.read_of(&key, &client_id))
             .await
-            .map_err(|error| lost(&error))??;
-        if grant.client_id == self.config.client_id {
-            return Ok(grant);
-        }
-        Err(OAuthError::Store {
-            file: self.store.file().display().to_string(),
-            why: "is of another app than oauth.client_id".into(),
-            hint: "give oauth.client_id its old value back, or LOGIN".into(),
-        })
+            .map_err(|error| lost(&error))?
     }
 
     async fn key(&self, turn: &mut Turn) -> Result<Arc<Key>, OAuthError> {

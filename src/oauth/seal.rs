@@ -2,6 +2,8 @@
 
 use std::ops::Deref;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use secrecy::{ExposeSecret, SecretBox};
@@ -60,6 +62,14 @@ pub(super) fn open(
         .len();
     text.truncate(length);
     Ok(text)
+}
+
+/// A new random key, as the configuration takes it: base64. `None` where the system gives no chance.
+#[must_use]
+pub fn new_key() -> Option<String> {
+    let mut key = [0; OAUTH_KEY_BYTES];
+    SystemRandom::new().fill(&mut key).ok()?;
+    Some(STANDARD.encode(key))
 }
 
 fn aead(key: &SecretBox<[u8; OAUTH_KEY_BYTES]>) -> Option<LessSafeKey> {

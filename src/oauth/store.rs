@@ -128,6 +128,21 @@ impl Store {
         })
     }
 
+    /// The grant, if it is of this app.
+    ///
+    /// # Errors
+    /// As [`Store::read`]; [`OAuthError::Store`] where it is of another app.
+    pub fn read_of(&self, key: &Key, client_id: &str) -> Result<Grant, OAuthError> {
+        let grant = self.read(key)?;
+        if grant.client_id == client_id {
+            return Ok(grant);
+        }
+        Err(self.broken(
+            "is of another app than oauth.client_id".into(),
+            "give oauth.client_id its old value back, or LOGIN".into(),
+        ))
+    }
+
     /// Writes a grant in the place of the old one: all of it or nothing, also when the power fails.
     ///
     /// # Errors

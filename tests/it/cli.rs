@@ -25,6 +25,8 @@ fn help_says_what_there_is() {
         &["trace", "--help"],
         &["queue", "--help"],
         &["check", "--help"],
+        &["auth", "--help"],
+        &["auth", "login", "--help"],
         &["sandbox", "--help"],
         &["sandbox", "check", "--help"],
         &["--version"],

@@ -8,6 +8,7 @@
     reason = "a test may stop at once"
 )]
 mod amqp;
+mod auth;
 mod cli;
 mod clients;
 mod config;

@@ -26,4 +26,4 @@ mod storm;
 mod trace;
 mod wires;
 mod worker;
-mod world;
+pub mod world;

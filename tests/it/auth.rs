@@ -1,0 +1,6 @@
+//! OAuth: real logins at the sandbox, what is kept of them, and who refreshes it.
+
+mod desk;
+mod keeper;
+mod login;
+mod migrate;
