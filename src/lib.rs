@@ -151,7 +151,8 @@
 //! [`config`]; and a story goes on from there ([`retry`]). Each has a `hostile.rs` that states what
 //! must hold of any bytes. proptest asks it in the tests, and libFuzzer with `tests/fuzz/run
 //! [INPUTS [TARGET…]]`: a million inputs of each, guided by coverage, on the stable toolchain. What
-//! either finds becomes a test.
+//! either finds becomes a test. Of the token endpoint's answer `oauth/classify` says the same, by proptest
+//! alone.
 //!
 //! # Where a change belongs
 //!

@@ -62,9 +62,12 @@ fn app_of<'a>(
     let account = account_of(config, name)?;
     match &account.token {
         TokenSource::OAuth(app) => Ok((account, Arc::clone(app))),
-        TokenSource::Given(_) | TokenSource::File(_) | TokenSource::Missing => Err(Failure::usage(
-            format!("account `{name}` does not use OAuth"),
-        )
+        TokenSource::Given(_)
+        | TokenSource::File(_)
+        | TokenSource::Command(_)
+        | TokenSource::Missing => Err(Failure::usage(format!(
+            "account `{name}` does not use OAuth"
+        ))
         .hint(format!(
             "set accounts.{name}.oauth = true and the keys of [oauth]; docs/accounts.md tells how"
         ))),

@@ -156,7 +156,26 @@ fn words(status: u16, body: &[u8], secrets: &[&SecretString]) -> Words {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_answers_is_a_grant_or_a_refusal_without_a_secret(
+            status in 0_u16..700,
+            body in prop_oneof![
+                "\\PC{0,60}",
+                "(\\{\"(error|status|message|access_token|expires_in|scopes)\":(\"[a-z ]{0,9}(the-secret)?\"|-?[0-9]{1,20}|null|\\[\\])\\})",
+            ],
+        ) {
+            if let Err(error) = of(status, &body) {
+                let told = format!("{error} {error:?}");
+                prop_assert!(!told.contains("the-secret"), "{}", told);
+                prop_assert!(told.len() < 2_000);
+            }
+        }
+    }
 
     fn of(status: u16, body: &str) -> Result<Granted, OAuthError> {
         let now = "2026-11-22T10:00:00Z".parse().unwrap();

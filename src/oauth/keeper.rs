@@ -24,7 +24,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::app::{App, lost};
@@ -36,6 +36,8 @@ use crate::message::AccountName;
 /// How often the file is read at most: a login, a logout and another process's refresh are seen
 /// within it.
 const READ_EVERY: Duration = Duration::from_secs(1);
+/// How long a caller that could go on with the old token waits for a new one.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How long HubSpot is left alone after a refresh that failed: doubled each time, up to the second.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PATIENCE_MAX: Duration = Duration::from_mins(1);
@@ -54,7 +56,7 @@ struct Inner {
     store: Store,
     seen: Mutex<Option<Seen>>,
     /// Held over a read or a refresh: one at a time in this process.
-    turn: tokio::sync::Mutex<Turn>,
+    turn: Arc<tokio::sync::Mutex<Turn>>,
 }
 
 /// What was last read or got, and when.
@@ -107,24 +109,43 @@ impl Keeper {
                 config: Arc::clone(config),
                 store: Store::new(account, &config.folder),
                 seen: Mutex::default(),
-                turn: tokio::sync::Mutex::default(),
+                turn: Arc::default(),
             }),
         })
     }
 
-    /// An access token that is good for some minutes yet; it is refreshed when it is time, and waited
-    /// for only then.
+    /// An access token that is good for some minutes yet, or, while a refresh fails or takes long, the
+    /// old one up to its end.
     ///
     /// # Errors
-    /// [`OAuthError`]. While a refresh fails and the old token is good still, that one is handed out.
+    /// [`OAuthError`], when there is none that is good.
     pub async fn access(&self, now: Timestamp) -> Result<Access, OAuthError> {
-        if let Some(access) = self.inner.fresh(now) {
+        let inner = Arc::clone(&self.inner);
+        if let Some(access) = inner.fresh(now) {
             return Ok(access);
         }
-        let inner = Arc::clone(&self.inner);
+        let old = inner.alive(now);
+        let turn = Arc::clone(&inner.turn).try_lock_owned().ok();
+        if let (Some(old), None) = (&old, &turn) {
+            // Another caller is at it.
+            return Ok(old.clone());
+        }
         // A caller that gives up must not break off between HubSpot's answer and the disk.
-        let turn = tokio::spawn(async move { inner.access(now).await });
-        turn.await.map_err(|error| lost(&error))?
+        let task = tokio::spawn(async move {
+            let mut turn = match turn {
+                Some(turn) => turn,
+                None => Arc::clone(&inner.turn).lock_owned().await,
+            };
+            inner.access(&mut turn, now).await
+        });
+        let Some(old) = old else {
+            return task.await.map_err(|error| lost(&error))?;
+        };
+        match timeout(WAIT_MAX, task).await {
+            Ok(ended) => ended.map_err(|error| lost(&error))?,
+            // It goes on; the next caller has its result.
+            Err(_) => Ok(old),
+        }
     }
 }
 
@@ -137,6 +158,13 @@ impl Inner {
         good.then(|| seen.grant.access())
     }
 
+    /// What was last read, if HubSpot still takes it.
+    fn alive(&self, now: Timestamp) -> Option<Access> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let grant = &seen.as_ref()?.grant;
+        grant.is_alive(now).then(|| grant.access())
+    }
+
     fn saw(&self, grant: &Grant) -> Access {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         *seen = Some(Seen {
@@ -146,19 +174,18 @@ impl Inner {
         grant.access()
     }
 
-    async fn access(&self, now: Timestamp) -> Result<Access, OAuthError> {
-        let mut turn = self.turn.lock().await;
+    async fn access(&self, turn: &mut Turn, now: Timestamp) -> Result<Access, OAuthError> {
         if let Some(access) = self.fresh(now) {
             return Ok(access);
         }
         if let Some(unstored) = turn.unstored.take() {
             let old = unstored.old.clone();
-            return match self.store_at_last(&mut turn, unstored).await {
+            return match self.store_at_last(turn, unstored).await {
                 Ok(grant) => Ok(self.saw(&grant)),
                 Err(error) => self.make_do(&old, error, now),
             };
         }
-        let old = self.read(&mut turn).await?;
+        let old = self.read(turn).await?;
         if !old.is_due(now) {
             turn.refused = None;
             return Ok(self.saw(&old));
@@ -169,7 +196,7 @@ impl Inner {
         if let Some(refused) = of_this.filter(|refused| Instant::now() < refused.until) {
             return self.make_do(&old, refused.error.clone(), now);
         }
-        match self.refresh(&mut turn, now).await {
+        match self.refresh(turn, now).await {
             Ok(new) => {
                 turn.refused = None;
                 Ok(self.saw(&new))
@@ -195,14 +222,15 @@ impl Inner {
         now: Timestamp,
     ) -> Result<Access, OAuthError> {
         if old.is_alive(now) {
-            Ok(old.access())
-        } else {
-            self.seen
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
-            Err(error)
+            return Ok(self.saw(old));
         }
+        self.forget();
+        Err(error)
+    }
+
+    fn forget(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = None;
     }
 
     /// Refreshes, unless another process has just done it.
@@ -288,8 +316,7 @@ impl Inner {
             }
         };
         if read.is_err() {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            *seen = None;
+            self.forget();
         }
         read
     }

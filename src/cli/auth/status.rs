@@ -82,6 +82,7 @@ async fn told(name: &AccountName, account: &AccountConfig) -> Told {
             file: Some(path.display().to_string()),
             ..of("token_file", &format!("the token in {}", path.display()))
         },
+        TokenSource::Command(_) => of("token_command", "what token_command prints"),
         TokenSource::Missing => Told {
             hint: Some(format!(
                 "set accounts.{name}.token_file, or .oauth = true; docs/accounts.md tells how"

@@ -230,6 +230,32 @@ async fn a_caller_that_gives_up_breaks_no_refresh_off() {
 }
 
 #[tokio::test]
+async fn a_slow_endpoint_holds_nobody_up_while_the_old_token_is_good() {
+    let world = desk(&["--latency", "4s"]).await;
+    logged_in(&world).await;
+    let owner = Owner::of(&world);
+    let old = owner.stored();
+    let keeper = owner.keeper();
+    keeper.access(owner.now).await.unwrap();
+    let begun = tokio::time::Instant::now();
+    for _ in 0..20 {
+        let access = keeper.access(owner.in_minutes(26)).await.unwrap();
+        assert!(same(&access.token, &old.access_token));
+    }
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
+    let renewed = async || {
+        let access = keeper.access(owner.in_minutes(26)).await.unwrap();
+        !same(&access.token, &old.access_token)
+    };
+    eventually(TIME_MAX, "it is refreshed all the same", renewed).await;
+    assert_eq!(counts(&world).await["refreshes"], 1);
+}
+
+#[tokio::test]
 async fn an_app_of_v1_is_refreshed_too() {
     let world = desk(&[]).await.set("oauth.version", "v1");
     logged_in(&world).await;
