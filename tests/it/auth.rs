@@ -4,3 +4,4 @@ mod desk;
 mod keeper;
 mod login;
 mod migrate;
+mod worker;

@@ -26,9 +26,6 @@ const RUN_EVERY: Duration = Duration::from_mins(5);
 /// The largest token, in bytes. HubSpot advises to allow 512.
 const TOKEN_BYTES_MAX: u64 = 8 * 1024;
 
-/// How often a grant is looked at while its token does its work: it is refreshed far ahead.
-const GRANT_EVERY: Duration = Duration::from_secs(5);
-
 /// Where one token comes from.
 #[derive(Debug)]
 pub(super) enum Source {
@@ -86,9 +83,8 @@ impl Source {
         let wait = match self {
             Self::Given(_) => return asked.is_none(),
             Self::File(_) => READ_EVERY,
-            Self::Command(_) | Self::OAuth(..) if refused => READ_EVERY,
-            Self::Command(_) => RUN_EVERY,
-            Self::OAuth(..) => GRANT_EVERY,
+            Self::Command(_) if !refused => RUN_EVERY,
+            Self::Command(_) | Self::OAuth(..) => READ_EVERY,
         };
         asked.is_none_or(|asked| asked.elapsed() >= wait)
     }

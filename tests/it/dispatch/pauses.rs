@@ -169,6 +169,26 @@ async fn a_day_that_is_spent_waits_for_midnight() {
     world.end().await;
 }
 
+/// Whatever HubSpot says of it, and be it nothing, where no account is pinned.
+#[tokio::test(start_paused = true)]
+async fn nothing_leaves_before_the_token_was_asked_about() {
+    let says: [fn() -> Probe; 2] = [
+        || Probe::Open(Portal::default()),
+        || Probe::Inconclusive(failure(FailureClass::Permanent, Scope::Message, None)),
+    ];
+    for says in says {
+        let mut hubspot = Scripted::new(|id, _, _| accepted(id));
+        hubspot.probe_latency = Duration::from_secs(3);
+        hubspot.probe = Box::new(move |_| says());
+        let world = start(hubspot, settings(), 5).await;
+        tokio::time::sleep(Duration::from_millis(2_900)).await;
+        assert!(world.hubspot.calls().is_empty(), "{:?}", says());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(world.hubspot.calls().len(), 5, "{:?}", says());
+        world.end().await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_token_of_another_portal_sends_nothing() {
     let pinned = Settings {

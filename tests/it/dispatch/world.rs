@@ -45,6 +45,7 @@ pub(super) struct Scripted {
     pub(super) results: Box<Results>,
     pub(super) probe: Box<dyn Fn(Duration) -> Probe + Send + Sync>,
     /// Told by every answer.
+    pub(super) probe_latency: Duration,
     pub(super) limits: RateLimits,
     calls: Mutex<Vec<Call>>,
     look_ups: Mutex<BTreeMap<String, usize>>,
@@ -61,6 +62,7 @@ impl Scripted {
             sends: Box::new(sends),
             results: Box::new(|_, _| LookUp::Sent(Words::default())),
             probe: Box::new(|_| Probe::Open(Portal::default())),
+            probe_latency: Duration::ZERO,
             limits: RateLimits::default(),
             calls: Mutex::default(),
             look_ups: Mutex::default(),
@@ -111,6 +113,7 @@ impl Provider for Shared {
     }
 
     async fn probe(&self) -> Probe {
+        tokio::time::sleep(self.0.probe_latency).await;
         (self.0.probe)(self.0.origin.elapsed())
     }
 

@@ -1,0 +1,156 @@
+//! Workers that dispatch under OAuth: access tokens that end all the time, a login that is over, an app
+//! that is unknown.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::desk::{counts, desk, logged_in};
+use crate::support::broker;
+use crate::whole::world::{World, eventually, ids};
+
+const REST_TIME_MAX: Duration = Duration::from_mins(1);
+
+/// A sandbox whose access tokens live for so many seconds.
+async fn short_lived(world: &World, seconds: u64) {
+    let control = format!(r#"{{"expires_in":{seconds},"rotate":true}}"#);
+    world.sandbox.tell("oauth", &control).await;
+}
+
+async fn pauses(world: &World, worker: &str) -> Vec<(String, String)> {
+    let told = world.told(&["queue", "--json", "--worker", worker]).await;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let pauses = told["worker"]["accounts"][0]["pauses"].as_array().cloned();
+    let text = |pause: &Value, name| pause[name].as_str().unwrap().to_owned();
+    let pauses = pauses.unwrap_or_default();
+    pauses
+        .iter()
+        .map(|it| (text(it, "scope"), text(it, "reason")))
+        .collect()
+}
+
+/// Refresh tokens change each time, and an access token lives for twelve seconds: it is due for the
+/// last two.
+#[tokio::test]
+async fn a_worker_is_ahead_of_every_end_of_its_token() {
+    let world = desk(&["--latency", "20ms-80ms"]).await;
+    short_lived(&world, 12).await;
+    logged_in(&world).await;
+    let world = world
+        .set("accounts.default.results", "all")
+        .set("accounts.default.quota.send.limit", "40")
+        .set("accounts.default.quota.send.window", "1s");
+    let ids = ids("oauth", 1_200);
+    world.publish_backlog(&ids).await;
+    let worker = world.worker().await;
+    world.sandbox.until_mailed(1_200, REST_TIME_MAX).await;
+    worker.finish(REST_TIME_MAX).await;
+    world.assert_mailed(&ids).await;
+    world.assert_at_rest(0).await;
+    let refreshes = counts(&world).await["refreshes"];
+    assert!(refreshes >= 2, "{refreshes} refreshes");
+    assert_eq!(world.sandbox.stats().await["unauthorized"], 0);
+}
+
+#[tokio::test]
+async fn a_login_that_is_over_pauses_the_account_until_the_next_one() {
+    let world = desk(&[]).await;
+    let worker = world.worker().await;
+    let address = worker.address();
+    let ids = ids("login", 40);
+    let mut halves = ids.iter().cloned();
+    world.publish(&halves.by_ref().take(20).collect()).await;
+    // Nobody has logged in yet.
+    worker.until_said("no token is told there").await;
+    let log = format!("{:?}", worker.log());
+    assert!(
+        log.contains("postrider auth login --account default"),
+        "{log}"
+    );
+    let unauthorized = ("account".to_owned(), "unauthorized".to_owned());
+    let paused = async || pauses(&world, &address).await.contains(&unauthorized);
+    eventually(REST_TIME_MAX, "it is paused", paused).await;
+    assert_eq!(world.sandbox.count("mails").await, 0);
+
+    short_lived(&world, 3).await;
+    logged_in(&world).await;
+    world.sandbox.until_mailed(20, REST_TIME_MAX).await;
+
+    // The app is uninstalled: the token lives on for a while, and then the account waits.
+    world.sandbox.tell("oauth", r#"{"revoke":true}"#).await;
+    eventually(REST_TIME_MAX, "it is paused again", paused).await;
+    let mailed = world.sandbox.count("mails").await;
+    world.publish(&halves.collect()).await;
+    assert_eq!(world.sandbox.count("mails").await, mailed);
+
+    logged_in(&world).await;
+    world.sandbox.until_mailed(40, REST_TIME_MAX).await;
+    worker.finish(REST_TIME_MAX).await;
+    world.assert_mailed(&ids).await;
+    world.assert_at_rest(0).await;
+}
+
+#[tokio::test]
+async fn an_app_that_is_unknown_blames_no_account() {
+    let world = desk(&[]).await;
+    short_lived(&world, 3).await;
+    logged_in(&world).await;
+    let worker = world.worker().await;
+    let address = worker.address();
+    let ids = ids("app", 10);
+    world
+        .sandbox
+        .tell("oauth", r#"{"client_secret":"another"}"#)
+        .await;
+    let app = ("provider".to_owned(), "app".to_owned());
+    let told = async || pauses(&world, &address).await == [app.clone()];
+    eventually(REST_TIME_MAX, "the app is what is wrong", told).await;
+    world.publish(&ids).await;
+    let metrics = worker.metrics().await;
+    let line = r#"postrider_pause{account="default",reason="app",scope="provider"} 1"#;
+    assert!(metrics.contains(line), "{metrics}");
+
+    world
+        .sandbox
+        .tell("oauth", r#"{"client_secret":"app-secret"}"#)
+        .await;
+    world.sandbox.until_mailed(10, REST_TIME_MAX).await;
+    worker.finish(REST_TIME_MAX).await;
+    world.assert_mailed(&ids).await;
+    world.assert_at_rest(0).await;
+}
+
+/// One owner dispatches, both look at the same folder: a refresh token that is good once is spent once.
+#[tokio::test]
+async fn two_workers_of_one_folder_never_spend_a_refresh_token_twice() {
+    let broker = broker::shared().await;
+    let prefix = broker::prefix("oauth");
+    let world = desk(&[]).await;
+    let world = world
+        .set(
+            "queue.url",
+            secrecy::ExposeSecret::expose_secret(&broker.url()),
+        )
+        .set("queue.prefix", &prefix)
+        .set("accounts.default.quota.send.limit", "20")
+        .set("accounts.default.quota.send.window", "1s");
+    short_lived(&world, 3).await;
+    logged_in(&world).await;
+    let ids = ids("two", 300);
+    world.publish_backlog(&ids).await;
+    let first = world.worker().await;
+    let second = world.worker().await;
+    world.sandbox.until_mailed(60, REST_TIME_MAX).await;
+    let (owner, other) = if first.is_owner().await {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    owner.kill().await;
+    world.sandbox.until_mailed(300, REST_TIME_MAX).await;
+    other.finish(REST_TIME_MAX).await;
+    world.assert_mailed(&ids).await;
+    let counts = counts(&world).await;
+    assert!(counts["refreshes"] >= 4, "{counts:?}");
+    assert_eq!(counts["refused"], 0, "{counts:?}");
+}
