@@ -1,7 +1,11 @@
 //! The admin server of a worker: `/metrics`, `/healthz`, `/readyz`, `/api/status`.
 //!
-//! Nothing here shows what a message holds, and nothing changes anything.
+//! Nothing here shows what a message holds, and nothing changes anything. All the same, only what is
+//! for every scraper and load balancer is open: whatever stands under `/api` is behind the `guard`.
 
+mod guard;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +13,15 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use jiff::Timestamp;
+use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::guard::{Guard, guard};
 use crate::clock::{Clock, until};
 use crate::dispatch::Account;
 use crate::message::Priority;
@@ -43,6 +49,8 @@ pub struct Admin<Q> {
     pub clock: Clock,
     /// Cancelled when the worker begins to stop: it is not ready any more.
     pub stopping: CancellationToken,
+    /// What `/api` asks for; with none it answers on a loopback address only.
+    pub token: Option<SecretString>,
 }
 
 struct Shown<Q> {
@@ -53,12 +61,13 @@ struct Shown<Q> {
 /// Serves until `end`.
 ///
 /// # Errors
-/// When the listener fails.
+/// When the listener fails, or does not tell its address.
 pub async fn serve<Q: Queue>(
     listener: TcpListener,
     admin: Admin<Q>,
     end: CancellationToken,
 ) -> std::io::Result<()> {
+    let guards = Arc::new(Guard::new(admin.token.clone(), listener.local_addr()?));
     let shown = Arc::new(Shown {
         admin,
         depths_read: Mutex::new(None),
@@ -68,11 +77,18 @@ pub async fn serve<Q: Queue>(
         .route("/metrics", get(metrics::<Q>))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready::<Q>))
-        .route(PATH, get(status::<Q>))
-        .with_state(shown);
+        .merge(guarded(guards))
+        .with_state(shown)
+        .into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, router)
         .with_graceful_shutdown(end.cancelled_owned())
         .await
+}
+
+/// What not everybody may see. Another method than a path has is refused before the guard: 405.
+fn guarded<Q: Queue>(guards: Arc<Guard>) -> Router<Arc<Shown<Q>>> {
+    let layer = middleware::from_fn_with_state(guards, guard);
+    Router::new().route(PATH, get(status::<Q>).route_layer(layer))
 }
 
 async fn index() -> &'static str {

@@ -78,6 +78,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// From SIGTERM to the end of the process, at most.
     pub stop_timeout: Duration,
+    /// What `/api` asks for: see [`ServerConfig::token_now`].
+    pub token: TokenSource,
 }
 
 /// One HubSpot account.

@@ -33,7 +33,7 @@
 //! | [`queue`] | the contract, and `memory`, `sqlite`, `amqp` |
 //! | [`provider`] | the contract, and `hubspot` with its classification |
 //! | [`oauth`] | an app at HubSpot, the grants of its accounts, sealed on the disk, and their access tokens |
-//! | [`metrics`], [`admin`], [`status`], [`logging`] | what operators see |
+//! | [`metrics`], [`admin`], [`status`], [`logging`] | what operators see; `admin/guard` says who may |
 //! | [`config`] | the only reader of files and environment |
 //! | [`sandbox`] | the model of HubSpot: a pure state machine, and its HTTP face |
 //! | [`sim`] | the simulation: real dispatchers over the memory queue and the model of HubSpot, all from a seed |

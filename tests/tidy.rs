@@ -27,7 +27,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("prometheus", &["src/metrics.rs"]),
     ("backoff", &["src/retry.rs"]),
     ("governor", &["src/quota/pace.rs"]),
-    ("axum", &["src/admin.rs", "src/sandbox/", "src/cli/auth/"]),
+    ("axum", &["src/admin", "src/sandbox/", "src/cli/auth/"]),
     ("clap", &["src/cli", "src/main.rs"]),
     ("toml", &["src/config"]),
 ];

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::open::{Purpose, with_queue};
 use super::output::{Mood, Output, talk};
-use super::status::{age, ask, drained, reachable, spent, standing, told};
+use super::status::{Unknown, age, ask, drained, reachable, spent, standing, told};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::queue::Depth;
@@ -27,14 +27,14 @@ pub(super) struct Args {
 struct Told<'a> {
     queue: String,
     depths: &'a [Depth],
-    /// `null` when no worker answers.
+    /// `null` when no worker answers, or tells us.
     worker: Option<&'a Status>,
 }
 
 pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Result<(), Failure> {
     let depths = with_queue!(config, Purpose::Inspect, |queue| queue.depths().await)?;
     let worker = reachable(args.worker.unwrap_or(config.server.listen));
-    let status = ask(worker).await;
+    let status = ask(worker, &config.server).await;
     if output.json {
         return Ok(output.object(&Told {
             queue: config.queue.url.place(),
@@ -68,11 +68,13 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
         }
         Err(why) => {
             output.line("")?;
-            let none = output.paint(Mood::Bad, &format!("no worker answers at {worker}"));
+            let told = output.paint(Mood::Bad, &why.told(worker));
             output.line(format_args!(
-                "{none} ({why}): pauses and rates are known to the worker alone"
+                "{told}: pauses and rates are known to the worker alone"
             ))?;
-            talk("hint: start one with `postrider worker`, or name its address with --worker");
+            if let Unknown::Silent(_) = why {
+                talk("hint: start one with `postrider worker`, or name its address with --worker");
+            }
         }
     }
     Ok(())

@@ -4,9 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use reqwest::StatusCode;
+use secrecy::ExposeSecret;
 
 use crate::clock;
-use crate::config::Config;
+use crate::config::{Config, ServerConfig};
 use crate::crypto::init_crypto;
 use crate::queue::{Depth, Lane};
 use crate::quota::{Bucket, DAILY};
@@ -29,34 +31,73 @@ pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(home, listen.port())
 }
 
-/// The worker's status, or in a few words why there is none.
-pub(super) async fn ask(worker: SocketAddr) -> Result<Status, &'static str> {
+/// Why a worker's status is not known.
+#[derive(Debug)]
+pub(super) enum Unknown {
+    /// Nobody answers as a worker does, and in a few words how.
+    Silent(&'static str),
+    /// A worker answers, and does not tell us.
+    Refused(&'static str),
+}
+
+impl Unknown {
+    const NO_WORKER: Self = Self::Silent("what listens there is no worker");
+
+    fn of(error: &reqwest::Error) -> Self {
+        Self::Silent(if error.is_timeout() {
+            "no answer in 2 s"
+        } else {
+            "nothing listens there"
+        })
+    }
+
+    /// In words, for the worker at an address.
+    pub(super) fn told(&self, worker: SocketAddr) -> String {
+        match self {
+            Self::Silent(why) => format!("no worker answers at {worker} ({why})"),
+            Self::Refused(why) => format!("the worker at {worker} {why}"),
+        }
+    }
+}
+
+/// The worker's status, asked for with this configuration's own token.
+pub(super) async fn ask(worker: SocketAddr, server: &ServerConfig) -> Result<Status, Unknown> {
     init_crypto();
     let client = reqwest::Client::builder()
         .timeout(STATUS_TIMEOUT)
         .no_proxy()
         .build()
-        .map_err(|_| "no HTTP client")?;
-    let why = |error: reqwest::Error| {
-        if error.is_timeout() {
-            "no answer in 2 s"
-        } else {
-            "nothing listens there"
+        .map_err(|_| Unknown::Silent("no HTTP client"))?;
+    let mut request = client.get(format!("http://{worker}{}", status::PATH));
+    let token = server.token_now().map_err(|_| {
+        Unknown::Refused("was not asked: the file of server.token_file cannot be read here")
+    })?;
+    if let Some(token) = token {
+        request = request.bearer_auth(token.expose_secret());
+    }
+    let mut answer = request.send().await.map_err(|error| Unknown::of(&error))?;
+    match answer.status() {
+        StatusCode::OK => {}
+        StatusCode::UNAUTHORIZED => {
+            return Err(Unknown::Refused(
+                "asks for server.token; set the same one here",
+            ));
         }
-    };
-    let url = format!("http://{worker}{}", status::PATH);
-    let mut answer = client.get(url).send().await.map_err(why)?;
-    if !answer.status().is_success() {
-        return Err("what listens there is no worker");
+        StatusCode::FORBIDDEN => {
+            return Err(Unknown::Refused(
+                "tells nothing without a token; set server.token, the same one there and here",
+            ));
+        }
+        _ => return Err(Unknown::NO_WORKER),
     }
     let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await.map_err(why)? {
+    while let Some(chunk) = answer.chunk().await.map_err(|error| Unknown::of(&error))? {
         if body.len() + chunk.len() > STATUS_BYTES_MAX {
-            return Err("what listens there is no worker");
+            return Err(Unknown::NO_WORKER);
         }
         body.extend_from_slice(&chunk);
     }
-    serde_json::from_slice(&body).map_err(|_| "what listens there is no worker")
+    serde_json::from_slice(&body).map_err(|_| Unknown::NO_WORKER)
 }
 
 /// One line for 3 am.

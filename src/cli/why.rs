@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::open::{Purpose, with_queue};
 use super::output::Output;
-use super::status::{ask, drained, reachable, standing, told};
+use super::status::{Unknown, ask, drained, reachable, standing, told};
 use super::trace::{Known, Place, gather};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, ServerConfig};
 use crate::message::AccountName;
 use crate::queue::{DeadLetters, Depth, Lane, Queue, Traces};
 use crate::quota::Bucket;
@@ -55,7 +55,7 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
             let default = AccountName::default();
             let account = known.account().unwrap_or(default.as_str());
             let sends = |account: &AccountStatus| standing(config, &depths, account);
-            of_worker(worker, lane, account, sends).await
+            of_worker(worker, &config.server, lane, account, sends).await
         }
         None => Vec::new(),
     };
@@ -87,15 +87,18 @@ where
 /// What the worker at an address says of an account's lane.
 async fn of_worker(
     worker: SocketAddr,
+    server: &ServerConfig,
     lane: Lane,
     account: &str,
     standing: impl Fn(&AccountStatus) -> u64,
 ) -> Vec<String> {
-    let status = match ask(worker).await {
+    let status = match ask(worker, server).await {
         Ok(status) => status,
-        Err(why) => {
+        Err(why @ Unknown::Refused(_)) => return vec![why.told(worker)],
+        Err(why @ Unknown::Silent(_)) => {
             return vec![format!(
-                "no worker answers at {worker} ({why}): name the one that dispatches it with --worker"
+                "{}: name the one that dispatches it with --worker",
+                why.told(worker)
             )];
         }
     };

@@ -127,6 +127,7 @@ pub(super) async fn serve<Q: Queue>(
         .map_or_else(|error| error.to_string(), |addr| addr.to_string());
     let accounts: Vec<_> = dispatchers.iter().map(|d| d.account()).collect();
     stop.tells_of(&accounts);
+    let token = config.server.token_now()?;
     let admin_end = CancellationToken::new();
     let admin = tokio::spawn(admin::serve(
         listener,
@@ -136,6 +137,7 @@ pub(super) async fn serve<Q: Queue>(
             accounts: accounts.clone(),
             clock: Clock::system(),
             stopping: stop.told.clone(),
+            token,
         },
         admin_end.clone(),
     ));

@@ -5,8 +5,8 @@ use std::time::Duration;
 use url::Url;
 
 use super::oauth::{self, Found};
-use super::secret::token_of;
-use super::section::{Secret, Section, in_range};
+use super::secret;
+use super::section::{Section, in_range};
 use super::{
     AccountConfig, AdaptiveConfig, Api, ApiVersion, ConfigError, QuotaConfig, TokenSource,
     WindowConfig,
@@ -32,7 +32,7 @@ pub(super) fn account(keys: &Section<'_>, app: &Found) -> Result<AccountConfig, 
     let (api, api_version) = api(keys)?;
     Ok(AccountConfig {
         token: token(keys, app)?,
-        next_token: secret(keys, "next_token", "next_token_file")?,
+        next_token: token_or_file(keys, "next_token", "next_token_file")?,
         portal_id: keys.optional("portal_id", "a portal's number, such as 6748263", |text| {
             text.parse().ok().filter(|id| *id > 0)
         })?,
@@ -75,7 +75,7 @@ fn token(keys: &Section<'_>, app: &Found) -> Result<TokenSource, ConfigError> {
     if let Some(app) = oauth::used_by(keys, app)? {
         return Ok(TokenSource::OAuth(app));
     }
-    let token = secret(keys, "token", "token_file")?;
+    let token = token_or_file(keys, "token", "token_file")?;
     let Some(command) = keys.get("token_command") else {
         return Ok(token);
     };
@@ -97,23 +97,11 @@ fn token(keys: &Section<'_>, app: &Found) -> Result<TokenSource, ConfigError> {
     Ok(TokenSource::Command(command.text.as_str().into()))
 }
 
-/// A token, or the file that holds it.
-fn secret(keys: &Section<'_>, key: &str, file: &str) -> Result<TokenSource, ConfigError> {
-    let given = keys.secret_or_file(key, file)?;
-    oauth::refuse_api_key(keys, (key, file), &given)?;
-    Ok(match given {
-        Secret::Given(entry) => TokenSource::Given(token_of(&entry.text).ok_or_else(|| {
-            ConfigError::new(
-                format!(
-                    "{}.{key} ({}) is empty, or holds a space or a sign that no token has",
-                    keys.path, entry.place
-                ),
-                "set it to the token as HubSpot shows it, or remove it",
-            )
-        })?),
-        Secret::File(path) => TokenSource::File(path),
-        Secret::Neither => TokenSource::Missing,
-    })
+/// A token, or the file that holds it; an API key is none.
+fn token_or_file(keys: &Section<'_>, key: &str, file: &str) -> Result<TokenSource, ConfigError> {
+    oauth::refuse_api_key(keys, (key, file), &keys.secret_or_file(key, file)?)?;
+    let next_step = "set it to the token as HubSpot shows it, or remove it";
+    secret::token(keys, (key, file), next_step)
 }
 
 fn base_url(keys: &Section<'_>) -> Result<Url, ConfigError> {

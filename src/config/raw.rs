@@ -22,6 +22,8 @@ pub const KEYS: &[&str] = &[
     "queue.prefix",
     "server.listen",
     "server.stop_timeout",
+    "server.token",
+    "server.token_file",
     "accounts.NAME.token",
     "accounts.NAME.token_file",
     "accounts.NAME.token_command",

@@ -7,7 +7,8 @@ use std::path::Path;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use super::{ConfigError, QueueConfig, QueueUrl};
+use super::section::{Secret, Section};
+use super::{ConfigError, QueueConfig, QueueUrl, ServerConfig, TokenSource};
 
 /// The largest secret file, in bytes: a token has about 50. A wrong path is noticed by it.
 const SECRET_BYTES_MAX: u64 = 16 * 1024;
@@ -18,6 +19,53 @@ const WRONG_MODE: u32 = 0o027;
 pub(super) fn token_of(text: &str) -> Option<SecretString> {
     let fits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
     fits.then(|| SecretString::from(text))
+}
+
+/// A token of a table, or the file that holds it.
+pub(super) fn token(
+    keys: &Section<'_>,
+    (key, file): (&str, &str),
+    next_step: &str,
+) -> Result<TokenSource, ConfigError> {
+    Ok(match keys.secret_or_file(key, file)? {
+        Secret::Given(entry) => TokenSource::Given(token_of(&entry.text).ok_or_else(|| {
+            ConfigError::new(
+                format!(
+                    "{}.{key} ({}) is empty, or holds a space or a sign that no token has",
+                    keys.path, entry.place
+                ),
+                next_step,
+            )
+        })?),
+        Secret::File(path) => TokenSource::File(path),
+        Secret::Neither => TokenSource::Missing,
+    })
+}
+
+impl ServerConfig {
+    /// The token that `/api` asks for, if any; a file is read now.
+    ///
+    /// # Errors
+    /// When the file cannot be read or holds no token.
+    pub fn token_now(&self) -> Result<Option<SecretString>, ConfigError> {
+        match &self.token {
+            TokenSource::Given(token) => Ok(Some(token.clone())),
+            TokenSource::Missing | TokenSource::Command(_) | TokenSource::OAuth(_) => Ok(None),
+            TokenSource::File(path) => {
+                let text = secret_file(path, "server.token_file")?;
+                token_of(&text).map(Some).ok_or_else(|| {
+                    ConfigError::new(
+                        format!(
+                            "the file of server.token_file, {}, is empty, or holds a space or a sign \
+                             that no token has",
+                            path.display()
+                        ),
+                        "write the token into it, and nothing else",
+                    )
+                })
+            }
+        }
+    }
 }
 
 impl QueueConfig {

@@ -38,6 +38,11 @@ impl Config {
         show("queue.prefix", json!(self.queue.prefix));
         show("server.listen", json!(self.server.listen));
         show("server.stop_timeout", time(self.server.stop_timeout));
+        match &self.server.token {
+            TokenSource::Given(_) => show("server.token", json!(MASKED)),
+            TokenSource::File(path) => show("server.token_file", json!(path)),
+            TokenSource::Command(_) | TokenSource::OAuth(_) | TokenSource::Missing => {}
+        }
         for (name, account) in &self.accounts {
             for (key, value) in account.shown() {
                 show(&format!("accounts.{name}.{key}"), value);

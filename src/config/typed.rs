@@ -8,6 +8,7 @@ use super::account::account;
 use super::delivery;
 use super::oauth::oauth;
 use super::raw::Raw;
+use super::secret::token;
 use super::section::{Secret, Section, in_range};
 use super::{Config, ConfigError, QueueConfig, QueueUrl, RetryConfig, ServerConfig};
 use crate::hint;
@@ -89,6 +90,11 @@ fn server(keys: &Section<'_>) -> Result<ServerConfig, ConfigError> {
             LISTEN_DEFAULT,
         )?,
         stop_timeout: keys.duration("stop_timeout", Duration::from_secs(45), STOP_TIMEOUT_MAX)?,
+        token: token(
+            keys,
+            ("token", "token_file"),
+            "set it to letters, digits and signs, or remove it",
+        )?,
     })
 }
 

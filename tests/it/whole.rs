@@ -5,6 +5,7 @@
 //! mailed and what lies among the dead letters, and nothing may stand anywhere else.
 
 mod adaptive;
+mod admin;
 mod alarms;
 mod disks;
 mod ends;

@@ -82,9 +82,8 @@ impl Source {
     pub(super) fn is_due(&self, asked: Option<Instant>, refused: bool) -> bool {
         let wait = match self {
             Self::Given(_) => return asked.is_none(),
-            Self::File(_) => READ_EVERY,
             Self::Command(_) if !refused => RUN_EVERY,
-            Self::Command(_) | Self::OAuth(..) => READ_EVERY,
+            Self::File(_) | Self::Command(_) | Self::OAuth(..) => READ_EVERY,
         };
         asked.is_none_or(|asked| asked.elapsed() >= wait)
     }

@@ -64,6 +64,9 @@ fn the_compose_file_configures_its_workers() {
         let config = load(environment(service));
         assert!(matches!(config.queue.url, QueueUrl::Amqp(_)));
         assert_eq!(config.server.listen.port().to_string(), ADMIN_PORT);
+        // Or `postrider queue` in the container would know no pauses.
+        let is_local = config.server.listen.ip().is_loopback();
+        assert!(!is_local && config.server.token_now().unwrap().is_some());
         let account = &config.accounts[&AccountName::default()];
         assert_eq!(account.base_url.as_str(), "http://sandbox:8085/");
         assert!(matches!(account.token, TokenSource::Given(_)));
