@@ -13,10 +13,12 @@ mod hapikey;
 #[doc(hidden)]
 pub mod hostile;
 mod oauth;
+mod proxy;
 mod raw;
 mod secret;
 mod section;
 mod show;
+mod tls;
 mod typed;
 
 use std::collections::BTreeMap;
@@ -63,6 +65,17 @@ pub struct QueueConfig {
     pub url_file: Option<PathBuf>,
     /// First word of every exchange and queue name.
     pub prefix: String,
+    /// Of an amqps address: see [`QueueConfig::tls_now`].
+    pub tls: TlsFiles,
+}
+
+/// The files of TLS to the broker, in PEM.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFiles {
+    /// The authorities that are trusted instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// The client's certificate and its private key.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// Where the queue is.
@@ -93,6 +106,10 @@ pub struct AccountConfig {
     /// The type of the account that it must open, such as `SANDBOX`.
     pub account_type: Option<String>,
     pub base_url: Url,
+    /// Authorities that are trusted besides the system's, in PEM.
+    pub ca_file: Option<PathBuf>,
+    /// What calls go through: `HTTPS_PROXY`, unless `NO_PROXY` leads around it.
+    pub proxy: Option<ProxyConfig>,
     pub api: Api,
     pub api_version: ApiVersion,
     pub quota: QuotaConfig,
@@ -112,6 +129,15 @@ impl AccountConfig {
     pub fn is_pinned(&self) -> bool {
         self.portal_id.is_some() || self.account_type.is_some()
     }
+}
+
+/// An HTTP proxy.
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// It may hold a user and a password.
+    url: SecretString,
+    /// `host:port`, for people.
+    pub place: String,
 }
 
 /// Where the bearer token comes from.
@@ -209,7 +235,8 @@ impl Default for RetryConfig {
 pub struct Sources {
     /// A file that must exist; else [`DEFAULT_FILE`] when it exists.
     pub file: Option<PathBuf>,
-    /// Variables; those that do not begin with `POSTRIDER_` are passed over.
+    /// Variables. Those that do not begin with `POSTRIDER_` are passed over, but for `HTTPS_PROXY` and
+    /// `NO_PROXY`.
     pub env: Vec<(String, String)>,
     pub flags: Vec<Flag>,
 }
@@ -245,7 +272,9 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] for an unknown key, a wrong value, or an unreadable file.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
-        typed::config(&raw::Raw::gather(sources)?)
+        let mut config = typed::config(&raw::Raw::gather(sources)?)?;
+        proxy::tell(&mut config, &sources.env)?;
+        Ok(config)
     }
 }
 

@@ -23,7 +23,7 @@
 //! | [`story`] | what travels beside a body: attempts, follow-up, death |
 //! | [`outcome`] | the verdicts: `Outcome` of a call, `Disposition` of a delivery |
 //! | [`clock`] | the only reader of wall time |
-//! | [`crypto`] | the one TLS stack |
+//! | [`crypto`] | the one TLS stack: certificates, and what TLS says in words |
 //! | [`retry`] | outcome + story + now → disposition; pure |
 //! | [`delivery`] | who gets mail in which environment; pure |
 //! | [`quota`] | rolling windows: one limiter per account and bucket |

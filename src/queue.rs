@@ -21,6 +21,7 @@ use std::ops::ControlFlow;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+use crate::crypto::{TlsTrouble, TlsTroubleKind};
 use crate::journal::{Entry, Record};
 use crate::message::{AccountName, Priority};
 use crate::outcome::Disposition;
@@ -292,6 +293,9 @@ pub enum QueueError {
     Unreachable { place: String, why: String },
     #[error("the queue at {place} refuses the credentials: {why}")]
     Refused { place: String, why: String },
+    /// TLS did not come about: nothing was said to it.
+    #[error("the queue at {place} {}", trouble.why)]
+    Untrusted { place: String, trouble: TlsTrouble },
     /// It is reached, and short of memory or disk: it takes nothing until that is over. Whether it
     /// has what was under way is unknown.
     #[error("the queue at {place} takes nothing for now: {why}")]
@@ -333,6 +337,22 @@ impl QueueError {
                  is lost meanwhile"
             }
             Self::Refused { .. } => "check user, password and virtual host in queue.url",
+            Self::Untrusted { trouble, .. } => match trouble.kind {
+                TlsTroubleKind::UnknownAuthority => {
+                    "set queue.ca_file to the authority that signed it; if it should be trusted \
+                     already, somebody may be on the way"
+                }
+                TlsTroubleKind::OtherName => {
+                    "write the name that the certificate is for into queue.url"
+                }
+                TlsTroubleKind::BadCertificate => "give the broker a valid certificate",
+                TlsTroubleKind::OurCertificate => {
+                    "set queue.cert_file and queue.key_file to a certificate that the broker takes"
+                }
+                TlsTroubleKind::Protocol => {
+                    "check the port in queue.url: RabbitMQ's for TLS is 5671"
+                }
+            },
             Self::Mismatch { .. } => {
                 "delete the queue when it is empty, or set queue.prefix to another word"
             }

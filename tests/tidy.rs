@@ -46,13 +46,16 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("pause", &["message", "clock", "outcome", "queue"]),
     (
         "queue",
-        &["clock", "hint", "journal", "message", "outcome", "story"],
+        &[
+            "clock", "crypto", "hint", "journal", "message", "outcome", "story",
+        ],
     ),
     (
         "provider",
         &["clock", "config", "crypto", "message", "oauth", "outcome"],
     ),
-    ("config", &["delivery", "hint", "message"]),
+    ("config", &["crypto", "delivery", "hint", "message"]),
+    ("crypto", &[]),
     ("oauth", &["clock", "config", "crypto", "message"]),
     (
         "sandbox",

@@ -165,7 +165,10 @@ impl Stage {
             queue,
             sandbox: format!("http://{sandbox_addr}"),
             admin: admin_addr,
-            client: reqwest::Client::new(),
+            client: reqwest::Client::builder()
+                .no_proxy()
+                .build()
+                .map_err(unreachable)?,
             end,
             worker,
             _dir: dir,

@@ -82,6 +82,8 @@ pub(super) fn amqp_options(config: &Config) -> AmqpOptions {
         Ok(QueueUrl::Sqlite(_)) => Err("queue.url_file names an embedded queue now".into()),
         Err(error) => Err(error.to_string()),
     });
+    let queue = config.queue.clone();
+    let url = url.with_tls(move || queue.tls_now().map_err(|error| error.to_string()));
     AmqpOptions {
         url,
         prefix: config.queue.prefix.clone(),

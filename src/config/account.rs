@@ -1,5 +1,6 @@
 //! Stage two of one account: what was typed becomes what it means.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
@@ -7,6 +8,7 @@ use url::Url;
 use super::oauth::{self, Found};
 use super::secret;
 use super::section::{Section, in_range};
+use super::tls::trusted;
 use super::{
     AccountConfig, AdaptiveConfig, Api, ApiVersion, ConfigError, QuotaConfig, TokenSource,
     WindowConfig,
@@ -45,6 +47,8 @@ pub(super) fn account(keys: &Section<'_>, app: &Found) -> Result<AccountConfig, 
             },
         )?,
         base_url: base_url(keys)?,
+        ca_file: ca_file(keys)?,
+        proxy: None,
         api,
         api_version,
         quota: quota(keys)?,
@@ -131,6 +135,15 @@ fn base_url(keys: &Section<'_>) -> Result<Url, ConfigError> {
             "write \"https://HOST\", without user, query or fragment",
         )
     })
+}
+
+/// Read once now, so that a wrong one is told at once.
+fn ca_file(keys: &Section<'_>) -> Result<Option<PathBuf>, ConfigError> {
+    let path = keys.get("ca_file").map(|entry| PathBuf::from(&entry.text));
+    if let Some(path) = &path {
+        trusted(path, &format!("{}.ca_file", keys.path))?;
+    }
+    Ok(path)
 }
 
 fn api(keys: &Section<'_>) -> Result<(Api, ApiVersion), ConfigError> {

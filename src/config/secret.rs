@@ -1,6 +1,7 @@
 //! Secrets: given as they are, or kept in a file that is read again when asked.
 
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -118,6 +119,15 @@ impl QueueUrl {
         })
     }
 
+    pub(super) fn is_tls(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Amqp(url) => {
+                Url::parse(url.expose_secret()).is_ok_and(|url| url.scheme() == "amqps")
+            }
+        }
+    }
+
     /// The address without user and password, for people. A file's is absolute: the same name in
     /// another folder is another queue.
     #[must_use]
@@ -144,25 +154,43 @@ impl QueueUrl {
     }
 }
 
+/// A secret's text, trimmed, of a file that nobody else may read.
 pub(super) fn secret_file(path: &Path, key: &str) -> Result<String, ConfigError> {
-    let unreadable = |why: String| {
+    text_of(path, key, SECRET_BYTES_MAX, well_kept)
+}
+
+/// The text of a file, trimmed; `bytes_max` at most.
+pub(super) fn small_file(path: &Path, key: &str, bytes_max: u64) -> Result<String, ConfigError> {
+    text_of(path, key, bytes_max, |_| Ok(()))
+}
+
+fn text_of(
+    path: &Path,
+    key: &str,
+    bytes_max: u64,
+    may_be_read: impl Fn(&Metadata) -> Result<(), String>,
+) -> Result<String, ConfigError> {
+    let wrong = |why: String| {
         ConfigError::new(
             format!("the file of {key}, {}, {why}", path.display()),
-            "name a small text file that this user may read",
+            "name a small text file that this user may read, and of a secret nobody else",
         )
     };
-    let told =
-        std::fs::metadata(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
-    well_kept(&told).map_err(|why| unreadable(format!("is not taken: {why}")))?;
-    let size = told.len();
-    if size > SECRET_BYTES_MAX {
-        return Err(unreadable(format!(
-            "has {size} bytes; at most {SECRET_BYTES_MAX} are read"
+    let unreadable = |error: std::io::Error| wrong(format!("cannot be read: {error}"));
+    let file = File::open(path).map_err(unreadable)?;
+    let told = file.metadata().map_err(unreadable)?;
+    may_be_read(&told).map_err(|why| wrong(format!("is not taken: {why}")))?;
+    let mut text = String::new();
+    // Not what its size says: a device has none.
+    file.take(bytes_max + 1)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
+    if text.len() as u64 > bytes_max {
+        return Err(wrong(format!(
+            "has more than {bytes_max} bytes, and is not read to its end"
         )));
     }
-    std::fs::read_to_string(path)
-        .map(|text| text.trim().to_owned())
-        .map_err(|error| unreadable(format!("cannot be read: {error}")))
+    Ok(text.trim().to_owned())
 }
 
 /// Whether a file may hold a secret: of the file that was opened, where that is the question.

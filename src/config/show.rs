@@ -35,6 +35,14 @@ impl Config {
         if let Some(path) = &self.queue.url_file {
             show("queue.url_file", json!(path));
         }
+        let tls = &self.queue.tls;
+        if let Some(path) = &tls.ca {
+            show("queue.ca_file", json!(path));
+        }
+        if let Some((cert, key)) = &tls.identity {
+            show("queue.cert_file", json!(cert));
+            show("queue.key_file", json!(key));
+        }
         show("queue.prefix", json!(self.queue.prefix));
         show("server.listen", json!(self.server.listen));
         show("server.stop_timeout", time(self.server.stop_timeout));
@@ -65,6 +73,15 @@ impl Config {
 }
 
 impl AccountConfig {
+    /// Where HubSpot is called, for people: the address, and the proxy on the way.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match &self.proxy {
+            Some(proxy) => format!("{} (by the proxy {})", self.base_url, proxy.place),
+            None => self.base_url.to_string(),
+        }
+    }
+
     fn shown(&self) -> Vec<(&'static str, Value)> {
         let mut shown = Vec::new();
         match &self.token {
@@ -85,8 +102,11 @@ impl AccountConfig {
         if let Some(kind) = &self.account_type {
             shown.push(("account_type", json!(kind)));
         }
+        shown.push(("base_url", json!(self.base_url)));
+        if let Some(path) = &self.ca_file {
+            shown.push(("ca_file", json!(path)));
+        }
         shown.extend([
-            ("base_url", json!(self.base_url)),
             ("api", json!(self.api.as_str())),
             ("api_version", json!(self.api_version.as_str())),
             ("results", json!(self.results)),

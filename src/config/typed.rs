@@ -10,7 +10,7 @@ use super::oauth::oauth;
 use super::raw::Raw;
 use super::secret::token;
 use super::section::{Secret, Section, in_range};
-use super::{Config, ConfigError, QueueConfig, QueueUrl, RetryConfig, ServerConfig};
+use super::{Config, ConfigError, QueueConfig, QueueUrl, RetryConfig, ServerConfig, tls};
 use crate::hint;
 use crate::message::AccountName;
 
@@ -76,6 +76,7 @@ fn queue(keys: &Section<'_>) -> Result<QueueConfig, ConfigError> {
         },
     )?;
     Ok(QueueConfig {
+        tls: tls::files(keys, &url)?,
         url,
         url_file,
         prefix,

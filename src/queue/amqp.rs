@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `topology` | names and arguments; declaration |
 //! | `address` | where the broker is, just now |
+//! | `tls` | whom it must be, and as whom we come |
 //! | `link` | the two connections, and making new ones |
 //! | `channel` | what is asked of an open channel, with time-outs |
 //! | `open_channel` | closing one, in order |
@@ -45,6 +46,7 @@ mod open_channel;
 mod properties;
 mod publisher;
 mod session;
+mod tls;
 mod token;
 mod topology;
 mod trace;
@@ -114,7 +116,8 @@ impl AmqpQueue {
     /// tried for ever, in the background, and `receive` waits.
     ///
     /// # Errors
-    /// [`QueueError::Refused`] and [`QueueError::Mismatch`] at the first attempt. Refused at a later
+    /// [`QueueError::Refused`], [`QueueError::Untrusted`] and [`QueueError::Mismatch`] at the first
+    /// attempt. Refused or untrusted at a later
     /// one, it tries on: the password may be changed just then.
     pub async fn start(options: AmqpOptions) -> Result<Self, QueueError> {
         Self::new(options, Role::Worker).await
@@ -123,7 +126,8 @@ impl AmqpQueue {
     /// For a command: declares nothing, and fails when the broker cannot be reached.
     ///
     /// # Errors
-    /// [`QueueError::Unreachable`] within about 20 s, [`QueueError::Refused`].
+    /// [`QueueError::Unreachable`] within about 20 s, [`QueueError::Refused`],
+    /// [`QueueError::Untrusted`].
     pub async fn connect(options: AmqpOptions) -> Result<Self, QueueError> {
         Self::new(options, Role::Command).await
     }

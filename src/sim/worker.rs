@@ -227,6 +227,8 @@ fn account(world: &World, number: usize) -> AccountConfig {
     let scenario = &world.scenario;
     let portal = PORTAL + u32::try_from(number).unwrap_or_default();
     AccountConfig {
+        ca_file: None,
+        proxy: None,
         token: TokenSource::Given(SecretString::from(format!("pat-na1-portal-{portal}"))),
         next_token: TokenSource::Missing,
         portal_id: scenario.checks_portal.then_some(portal.into()),

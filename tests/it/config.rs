@@ -2,6 +2,7 @@
 //! the key, the place and the next step, and never a secret.
 
 mod environments;
+mod network;
 mod oauth;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use secrecy::ExposeSecret;
 use crate::support::secret;
 
 /// Keys without a default in production: of the shipped file they are examples.
-const NO_DEFAULT: [&str; 17] = [
+const NO_DEFAULT: [&str; 19] = [
     "url_file",
     "token",
     "token_file",
@@ -32,6 +33,8 @@ const NO_DEFAULT: [&str; 17] = [
     "client_id",
     "client_secret",
     "client_secret_file",
+    "ca_file",
+    "cert_file",
     "key",
     "key_file",
     "key_command",

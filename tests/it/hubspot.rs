@@ -27,6 +27,8 @@ fn config(base_url: &str) -> AccountConfig {
         portal_id: None,
         account_type: None,
         base_url: base_url.parse().unwrap(),
+        ca_file: None,
+        proxy: None,
         api: Api::Transactional,
         api_version: ApiVersion::V2026_09,
         quota: QuotaConfig::default(),

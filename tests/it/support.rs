@@ -3,10 +3,12 @@
 pub mod balancer;
 pub mod broker;
 pub mod cluster;
+pub mod forward;
 pub mod producer;
 pub mod proxy;
 pub mod raw;
 pub mod secret;
+pub mod tls;
 
 /// A test of each of these on each RabbitMQ: `rabbitmq_3_10::NAME` and `rabbitmq_4_0::NAME`.
 macro_rules! on_each_rabbitmq {

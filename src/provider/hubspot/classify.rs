@@ -36,6 +36,9 @@ pub type Heard = Result<Answer, Silence>;
 pub enum Silence {
     /// No connection was made, so nothing was asked.
     NotReached(String),
+    /// The same, and it fares alike whoever asks until somebody changes something: a certificate that is
+    /// not trusted, a proxy that wants a password.
+    Barred { why: String, hint: String },
     /// The request may have arrived.
     NotAnswered(String),
 }
@@ -110,6 +113,10 @@ fn judge(heard: &Heard) -> Verdict {
         Err(Silence::NotReached(why)) => Verdict::down(format!(
             "HubSpot cannot be reached ({why}): check accounts.NAME.base_url and the network"
         )),
+        Err(Silence::Barred { why, hint }) => Verdict::halted(
+            PauseReason::Outage,
+            format!("HubSpot cannot be reached ({why}): {hint}"),
+        ),
         Err(Silence::NotAnswered(why)) => Verdict::perhaps(format!(
             "HubSpot did not answer ({why}): the same sendId settles whether it was sent"
         )),
@@ -340,10 +347,12 @@ impl Verdict {
 fn words(heard: &Heard) -> Words {
     match heard {
         Ok(answer) => answer.words(),
-        Err(Silence::NotReached(why) | Silence::NotAnswered(why)) => Words {
-            message: Some(format!("no answer: {why}")),
-            ..Words::default()
-        },
+        Err(Silence::NotReached(why) | Silence::NotAnswered(why) | Silence::Barred { why, .. }) => {
+            Words {
+                message: Some(format!("no answer: {why}")),
+                ..Words::default()
+            }
+        }
     }
 }
 

@@ -1,15 +1,16 @@
 //! The wire itself: reqwest, and what its errors say about whether a call arrived.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Client, Method, redirect, retry};
+use reqwest::{Certificate, Client, Method, Proxy, redirect, retry};
 
 use super::Transport;
 use super::classify::{Heard, Silence};
 use super::wire::{Answer, Call};
 use crate::config::AccountConfig;
-use crate::crypto::init_crypto;
+use crate::crypto::{TlsTrouble, TlsTroubleKind, init_crypto, tls_trouble};
 
 /// How much of an answer is read; HubSpot's have less than 2 KiB. The rest is cut off.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -24,15 +25,30 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Http {
     client: Client,
+    way: Arc<Way>,
+}
+
+/// Between us and HubSpot, for people.
+#[derive(Debug)]
+struct Way {
+    /// `host:port`
+    host: String,
+    proxy: Option<String>,
 }
 
 impl Http {
     /// # Errors
-    /// Why there is no client: what TLS needs is missing.
+    /// Why there is no client: what TLS needs is missing, or a file of authorities.
     pub(super) fn new(config: &AccountConfig) -> Result<Self, String> {
         init_crypto();
-        let client = client(config).map_err(|error| innermost(&error))?;
-        Ok(Self { client })
+        let base = &config.base_url;
+        let port = base.port_or_known_default().unwrap_or_default();
+        let way = Arc::new(Way {
+            host: format!("{}:{port}", base.host_str().unwrap_or_default()),
+            proxy: config.proxy.as_ref().map(|proxy| proxy.place.clone()),
+        });
+        let client = client(config)?;
+        Ok(Self { client, way })
     }
 }
 
@@ -45,7 +61,7 @@ impl Transport for Http {
             None => self.client.request(Method::GET, call.url),
         };
         request = request.header(AUTHORIZATION, call.token.header());
-        let mut response = request.send().await.map_err(silence)?;
+        let mut response = (request.send().await).map_err(|error| self.way.silence(error))?;
         let mut body = Vec::new();
         // A body that breaks off keeps what came of it: the status, which decides, is known by then.
         while let Ok(Some(chunk)) = response.chunk().await {
@@ -63,7 +79,8 @@ impl Transport for Http {
     }
 }
 
-fn client(config: &AccountConfig) -> reqwest::Result<Client> {
+fn client(config: &AccountConfig) -> Result<Client, String> {
+    let told = |error: reqwest::Error| innermost(&error.without_url());
     let mut client = Client::builder()
         .user_agent(concat!("postrider/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
@@ -71,23 +88,76 @@ fn client(config: &AccountConfig) -> reqwest::Result<Client> {
         .timeout(config.timeout)
         .connect_timeout(CONNECT_TIMEOUT_MAX.min(config.timeout / 2))
         .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_max_idle_per_host(usize::from(config.concurrency));
+        .pool_max_idle_per_host(usize::from(config.concurrency))
+        // Only the configuration reads the environment.
+        .no_proxy();
+    if let Some(proxy) = &config.proxy {
+        client = client.proxy(Proxy::https(proxy.expose_url()).map_err(told)?);
+    }
     if config.base_url.scheme() == "http" {
         // A sandbox: no certificate is ever checked, so a machine without any will do.
         client = client.tls_certs_only([]);
+    } else {
+        let trusted = config.authorities().map_err(|error| error.to_string())?;
+        let trusted: Result<Vec<_>, _> =
+            trusted.iter().map(|it| Certificate::from_der(it)).collect();
+        client = client.tls_certs_merge(trusted.map_err(told)?);
     }
-    client.build()
+    client.build().map_err(told)
 }
 
-/// reqwest tells for certain only when no connection was made. Everything else may have arrived.
-fn silence(error: reqwest::Error) -> Silence {
-    let error = error.without_url();
-    if error.is_connect() || error.is_builder() {
-        Silence::NotReached(innermost(&error))
-    } else if error.is_timeout() {
-        Silence::NotAnswered("time-out".into())
-    } else {
-        Silence::NotAnswered(innermost(&error))
+impl Way {
+    /// reqwest tells for certain only when no connection was made. Everything else may have arrived.
+    fn silence(&self, error: reqwest::Error) -> Silence {
+        let error = error.without_url();
+        if error.is_connect() || error.is_builder() {
+            self.not_reached(&error)
+        } else if error.is_timeout() {
+            Silence::NotAnswered("time-out".into())
+        } else {
+            Silence::NotAnswered(innermost(&error))
+        }
+    }
+
+    fn not_reached(&self, error: &reqwest::Error) -> Silence {
+        if let Some(trouble) = tls_trouble(error) {
+            return self.untrusted(&trouble);
+        }
+        let why = innermost(error);
+        let Some(proxy) = &self.proxy else {
+            return Silence::NotReached(why);
+        };
+        // hyper-util's words: it has no type for them that could be named.
+        match why.strip_prefix("tunnel error: ") {
+            Some("proxy authorization required") => Silence::Barred {
+                why: format!("the proxy {proxy} wants a user and a password (407)"),
+                hint: "write http://USER:PASSWORD@HOST:PORT into HTTPS_PROXY".into(),
+            },
+            Some(_) => Silence::NotReached(format!(
+                "the proxy {proxy} does not connect us to {}",
+                self.host
+            )),
+            None => Silence::NotReached(format!("by the proxy {proxy}: {why}")),
+        }
+    }
+
+    fn untrusted(&self, trouble: &TlsTrouble) -> Silence {
+        let hint = match trouble.kind {
+            TlsTroubleKind::UnknownAuthority => {
+                "set accounts.NAME.ca_file to the authority that signed it, if that is meant to be \
+                 trusted: a proxy that opens TLS has its own"
+            }
+            TlsTroubleKind::OtherName => "check accounts.NAME.base_url, and who answers there",
+            TlsTroubleKind::BadCertificate => "check this machine's clock, and who answers there",
+            TlsTroubleKind::OurCertificate => {
+                "HubSpot asks for no certificate: check accounts.NAME.base_url and the proxy"
+            }
+            TlsTroubleKind::Protocol => "check accounts.NAME.base_url, its port and the proxy",
+        };
+        Silence::Barred {
+            why: format!("{} {}", self.host, trouble.why),
+            hint: hint.into(),
+        }
     }
 }
 

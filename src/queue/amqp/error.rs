@@ -7,6 +7,7 @@ use lapin::uri::AMQPUri;
 use lapin::{Error, ErrorKind};
 use tokio::time::timeout;
 
+use crate::crypto::tls_trouble;
 use crate::queue::QueueError;
 
 /// Where the broker is, as it may be printed: `host:port/vhost`.
@@ -71,6 +72,12 @@ impl Place {
 
     pub(super) fn of(&self, error: &Error) -> QueueError {
         let ErrorKind::ProtocolError(told) = error.kind() else {
+            if let ErrorKind::IOError(io) = error.kind()
+                && let Some(trouble) = tls_trouble(io.as_ref())
+            {
+                let place = self.0.clone();
+                return QueueError::Untrusted { place, trouble };
+            }
             return self.unreachable(why(error));
         };
         let why = why(error);

@@ -143,10 +143,14 @@ impl Link {
                 State::Up(connections) if !connections.is_gone() => {
                     return Ok(Arc::clone(connections));
                 }
-                // Refused only after it was let in, or could not be reached: the password may be
-                // changed just now.
+                // Refused only after it was let in, or could not be reached: the password or a
+                // certificate may be changed just now.
                 State::Up(_)
-                | State::Down(QueueError::Unreachable { .. } | QueueError::Refused { .. }) => {}
+                | State::Down(
+                    QueueError::Unreachable { .. }
+                    | QueueError::Refused { .. }
+                    | QueueError::Untrusted { .. },
+                ) => {}
                 State::Down(error) => return Err(error.clone()),
                 State::Closed => return Err(closed()),
             }
@@ -288,10 +292,11 @@ async fn open(
 async fn connection(target: &Target, purpose: &str, mends: bool) -> Result<Connection, QueueError> {
     let name = format!("postrider {purpose}");
     let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let tls = target.tls.clone();
     let connecting = Connection::connector(
         target.uri.clone(),
         mended::runtime(),
-        async move |uri, _| Ok(mended::connect(&uri, mends).await?),
+        async move |uri, _| Ok(mended::connect(&uri, tls.as_ref(), mends).await?),
         properties,
     );
     error::within(CONNECT_TIMEOUT, &target.place, connecting).await

@@ -15,10 +15,12 @@ use async_rs::util::RuntimeParts;
 use async_rs::{Runtime, Tokio, TokioRuntime};
 use futures_util::Stream;
 use futures_util::io::{AsyncRead, AsyncWrite, IoSlice};
-use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, TLSConfig};
-use lapin::uri::AMQPUri;
+use lapin::tcp::AsyncTcpStream;
+use lapin::uri::{AMQPAuthority, AMQPUri};
 
 use super::mend::mend;
+use super::tls::Connector;
+use crate::crypto::tls_trouble;
 
 /// A broker's frames have 128 KiB unless its administrator says otherwise.
 const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -60,11 +62,23 @@ pub(super) fn runtime() -> Runtime<Kit> {
     Runtime::new(RuntimeParts::new(tokio.clone(), Mending(tokio)))
 }
 
-/// Connects to a broker. What it says is mended if it `mends`.
-pub(super) async fn connect(uri: &AMQPUri, mends: bool) -> io::Result<AsyncTcpStream<Mended>> {
-    let tls = TLSConfig::default();
+/// Connects to a broker, with TLS if there is a connector. What it says is mended if it `mends`.
+pub(super) async fn connect(
+    uri: &AMQPUri,
+    tls: Option<&Connector>,
+    mends: bool,
+) -> io::Result<AsyncTcpStream<Mended>> {
     let runtime = TokioRuntime::tokio_current();
-    let inner = uri.connect_with_config_async(tls, &runtime).await?;
+    let AMQPAuthority { host, port, .. } = &uri.authority;
+    let address = runtime.to_socket_addrs((host.clone(), *port));
+    let plain = AsyncTcpStream::connect(&runtime, address).await?;
+    let inner = match tls {
+        #[cfg(feature = "amqps")]
+        Some(connector) => plain.into_rustls(connector, host).await?,
+        #[cfg(not(feature = "amqps"))]
+        Some(none) => match *none {},
+        None => plain,
+    };
     Ok(AsyncTcpStream::Plain(Mended {
         inner,
         frames: mends.then(Frames::new),
@@ -112,6 +126,18 @@ impl Reactor for Mending {
 
 // === impl Mended ===
 
+impl Mended {
+    /// A broker that does not take our certificate says so and hangs up. Whoever writes finds that it
+    /// has hung up; what it said before still stands to be read.
+    fn last_words(&mut self, cx: &mut Context<'_>, found: io::Error) -> io::Error {
+        let mut rest = [0; 64];
+        match Pin::new(&mut self.inner).poll_read(cx, &mut rest) {
+            Poll::Ready(Err(said)) if tls_trouble(&said).is_some() => said,
+            Poll::Ready(_) | Poll::Pending => found,
+        }
+    }
+}
+
 impl AsyncRead for Mended {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -142,7 +168,9 @@ impl AsyncWrite for Mended {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, bytes)
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.inner).poll_write(cx, bytes));
+        Poll::Ready(written.map_err(|error| this.last_words(cx, error)))
     }
 
     fn poll_write_vectored(
@@ -150,11 +178,15 @@ impl AsyncWrite for Mended {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, slices)
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, slices));
+        Poll::Ready(written.map_err(|error| this.last_words(cx, error)))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+        let this = self.get_mut();
+        let flushed = ready!(Pin::new(&mut this.inner).poll_flush(cx));
+        Poll::Ready(flushed.map_err(|error| this.last_words(cx, error)))
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

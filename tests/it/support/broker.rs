@@ -62,6 +62,15 @@ struct Ports {
     amqp: u16,
     dist: u16,
     epmd: u16,
+    tls: u16,
+}
+
+/// What a node with TLS shows, and whom it trusts, in PEM.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerPem<'a> {
+    pub authority: &'a str,
+    pub cert: &'a str,
+    pub key: &'a str,
 }
 
 impl Version {
@@ -120,15 +129,21 @@ impl Broker {
 
     /// The same, of this version.
     pub async fn start_of(version: Version) -> Self {
-        Self::new(version, None).await
+        Self::new(version, None, None).await
+    }
+
+    /// Starts a node that also listens with TLS, at [`Self::tls_port`], and only for clients that have
+    /// a certificate of that authority; its name may be that of a user.
+    pub async fn start_with_tls(version: Version, pem: &ServerPem<'_>) -> Self {
+        Self::new(version, None, Some(pem)).await
     }
 
     /// Starts a node that joins another one's cluster.
     pub async fn start_beside(first: &Self) -> Self {
-        Self::new(first.version, Some(first)).await
+        Self::new(first.version, Some(first), None).await
     }
 
-    async fn new(version: Version, first: Option<&Self>) -> Self {
+    async fn new(version: Version, first: Option<&Self>, tls: Option<&ServerPem<'_>>) -> Self {
         let server = version.file("rabbitmq-server");
         assert!(
             server.exists(),
@@ -148,7 +163,14 @@ impl Broker {
                 writeln!(settings, "{key} = {name}").unwrap();
             }
         }
+        if let Some(pem) = tls {
+            settings.push_str(&tls_settings(folder.path(), ports.tls, pem));
+        }
         write_settings(folder.path(), &settings);
+        if tls.is_some() {
+            let plugins = "[rabbitmq_auth_mechanism_ssl].\n";
+            fs::write(folder.path().join("plugins"), plugins).unwrap();
+        }
         let (keeper, stdin) = start_keeper(folder.path(), ports, first.is_none());
         let broker = Self {
             version,
@@ -165,6 +187,11 @@ impl Broker {
 
     pub fn port(&self) -> u16 {
         self.ports.amqp
+    }
+
+    /// Where a node of [`Self::start_with_tls`] takes TLS.
+    pub fn tls_port(&self) -> u16 {
+        self.ports.tls
     }
 
     pub fn url(&self) -> SecretString {
@@ -278,7 +305,9 @@ impl Broker {
 
     /// One of RabbitMQ's programs, with this node's environment and no other.
     fn command(&self, program: &str) -> Command {
-        let Ports { amqp, dist, epmd } = self.ports;
+        let Ports {
+            amqp, dist, epmd, ..
+        } = self.ports;
         let folder = self.folder.path().display();
         let mut command = self.version.command(program);
         command
@@ -368,7 +397,7 @@ impl Drop for Broker {
 }
 
 impl Ports {
-    /// Three ports that are free, below the range from which the system gives out its own: a node
+    /// Ports that are free, below the range from which the system gives out its own: a node
     /// that is restarted must find them free again.
     fn free() -> Self {
         static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -383,6 +412,7 @@ impl Ports {
             amqp: free(),
             dist: free(),
             epmd: free(),
+            tls: free(),
         }
     }
 }
@@ -394,6 +424,31 @@ fn new_folder() -> TempDir {
     builder.prefix("postrider-broker-");
     let folder = builder.tempdir_in("/dev/shm");
     folder.or_else(|_| builder.tempdir()).unwrap()
+}
+
+fn tls_settings(folder: &Path, port: u16, pem: &ServerPem<'_>) -> String {
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let ca = file("ca.pem", pem.authority);
+    let cert = file("server.pem", pem.cert);
+    let key = file("server.key", pem.key);
+    format!(
+        "listeners.ssl.1 = 127.0.0.1:{port}\n\
+         ssl_options.cacertfile = {}\n\
+         ssl_options.certfile = {}\n\
+         ssl_options.keyfile = {}\n\
+         ssl_options.verify = verify_peer\n\
+         ssl_options.fail_if_no_peer_cert = true\n\
+         auth_mechanisms.1 = PLAIN\n\
+         auth_mechanisms.2 = EXTERNAL\n\
+         ssl_cert_login_from = common_name\n",
+        ca.display(),
+        cert.display(),
+        key.display()
+    )
 }
 
 fn write_settings(folder: &Path, settings: &str) {

@@ -102,7 +102,7 @@ async fn world() -> World {
         .set("accounts.default.results", "all")
         .set("retry.max_attempts", "2")
         .set("retry.initial", "100ms")
-        .with_variable("RUST_LOG", "trace")
+        .env("RUST_LOG", "trace")
 }
 
 #[tokio::test]

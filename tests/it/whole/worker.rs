@@ -37,9 +37,14 @@ impl Worker {
         }
     }
 
-    /// Everything it has said so far, line by line; a line that is half written is left out.
+    /// Everything it has said so far, its last word too.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// The log, line by line; a line that is half written is left out.
     pub fn log(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(&self.log).unwrap();
+        let text = self.said();
         let lines = text.lines().map(serde_json::from_str);
         lines.filter_map(Result::ok).collect()
     }

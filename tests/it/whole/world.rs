@@ -91,8 +91,8 @@ impl World {
         self
     }
 
-    /// Sets a variable that is none of ours.
-    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+    /// Sets a variable that is not ours.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
         self.settings.insert(name.to_owned(), value.to_owned());
         self
     }

@@ -131,6 +131,9 @@ fn every_status_has_its_verdict_whatever_the_body() {
 fn silence_is_unknown_unless_no_connection_stood() {
     let refused = send(&Err(Silence::NotReached("refused".into())), now());
     assert_eq!(told(&refused), "not sent, Transient/Provider");
+    let (why, hint) = ("not trusted".into(), "trust it".into());
+    let barred = send(&Err(Silence::Barred { why, hint }), now());
+    assert_eq!(told(&barred), "not sent, Halted/Account/Outage");
     let timed_out = send(&Err(Silence::NotAnswered("time-out".into())), now());
     assert_eq!(told(&timed_out), "unknown, Transient/Provider");
     let words = failed(timed_out).words;
