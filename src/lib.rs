@@ -24,6 +24,7 @@
 //! | [`outcome`] | the verdicts: `Outcome` of a call, `Disposition` of a delivery |
 //! | [`clock`] | the only reader of wall time |
 //! | [`crypto`] | the one TLS stack: certificates, and what TLS says in words |
+//! | [`client`] | the HTTP client with which an account is called: trust, proxy |
 //! | [`retry`] | outcome + story + now → disposition; pure |
 //! | [`delivery`] | who gets mail in which environment; pure |
 //! | [`quota`] | rolling windows: one limiter per account and bucket |
@@ -44,7 +45,7 @@
 //!                    │              ├─> provider ─┼─> journal, message, story, outcome, clock
 //!                    │              ├─> retry, quota, pause, delivery
 //!                    │              └─> metrics
-//!                    ├─> oauth ──> config, message, clock, crypto (and provider ─> oauth)
+//!                    ├─> oauth ──> client, config, message, clock (and provider ─> oauth, client)
 //!                    ├─> admin ──> metrics, pause
 //!                    ├─> config ──> delivery ──> message
 //!                    ├─> sandbox ──> message, outcome, clock
@@ -56,7 +57,7 @@
 //! `tests/tidy.rs` and the lints hold the first two, and the arrows above; readers hold the others.
 //!
 //! 1. Only `queue/amqp*` names lapin, only `queue/sqlite*` rusqlite, only `provider/hubspot*`,
-//!    `oauth/app` and `cli` reqwest, only `oauth/*` and `sandbox/model/oauth` ring, only `metrics`
+//!    `oauth/app`, `client` and `cli` reqwest, only `crypto`, `oauth/*` and `sandbox/model/oauth` ring, only `metrics`
 //!    prometheus, only `retry` backoff, only `quota` governor.
 //! 2. Only `config` reads the environment; only `cli` writes to stdout; only `clock` asks for wall
 //!    time.
@@ -171,6 +172,7 @@
 
 pub mod admin;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod crypto;

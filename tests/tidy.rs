@@ -21,9 +21,17 @@ const CRATES: &[(&str, &[&str])] = &[
     ("rusqlite", &["src/queue/sqlite"]),
     (
         "reqwest",
-        &["src/provider/hubspot", "src/oauth/app.rs", "src/cli/"],
+        &[
+            "src/client.rs",
+            "src/provider/hubspot",
+            "src/oauth/app.rs",
+            "src/cli/",
+        ],
     ),
-    ("ring", &["src/oauth/", "src/sandbox/model/oauth"]),
+    (
+        "ring",
+        &["src/crypto.rs", "src/oauth/", "src/sandbox/model/oauth"],
+    ),
     ("prometheus", &["src/metrics.rs"]),
     ("backoff", &["src/retry.rs"]),
     ("governor", &["src/quota/pace.rs"]),
@@ -52,11 +60,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ),
     (
         "provider",
-        &["clock", "config", "crypto", "message", "oauth", "outcome"],
+        &[
+            "client", "clock", "config", "crypto", "message", "oauth", "outcome",
+        ],
     ),
     ("config", &["crypto", "delivery", "hint", "message"]),
     ("crypto", &[]),
-    ("oauth", &["clock", "config", "crypto", "message"]),
+    ("client", &["config", "crypto"]),
+    ("oauth", &["client", "clock", "config", "message"]),
     (
         "sandbox",
         &["clock", "hint", "message", "outcome", "provider"],

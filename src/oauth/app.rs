@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Client, Method, RequestBuilder, redirect, retry};
+use reqwest::{Client, Method, RequestBuilder};
 use secrecy::{ExposeSecret, SecretString};
 use url::{Url, form_urlencoded};
 
 use super::classify::{Granted, classify};
 use super::pkce::Attempt;
 use super::{Grant, OAuthError, Words};
-use crate::config::OAuthConfig;
-use crate::crypto::init_crypto;
+use crate::client::{self, innermost};
+use crate::config::{AccountConfig, OAuthConfig};
 
 /// One call. Shorter than the time that another process waits for the lock.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -32,24 +32,17 @@ pub struct App {
 }
 
 impl App {
+    /// The app, called as the account's HubSpot is.
+    ///
     /// # Errors
-    /// Where TLS lacks what it needs.
-    pub fn new(config: Arc<OAuthConfig>, base_url: &Url) -> Result<Self, OAuthError> {
-        init_crypto();
-        let mut client = Client::builder()
-            .user_agent(concat!("postrider/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .timeout(TIMEOUT)
-            .connect_timeout(CONNECT_TIMEOUT);
-        if base_url.scheme() == "http" {
-            // A sandbox: no certificate is ever checked.
-            client = client.tls_certs_only([]);
-        }
+    /// Where TLS or a proxy lacks what it needs.
+    pub fn new(config: Arc<OAuthConfig>, account: &AccountConfig) -> Result<Self, OAuthError> {
+        let client = client::of(account).map_err(|why| OAuthError::Unreachable { why })?;
+        let client = client.timeout(TIMEOUT).connect_timeout(CONNECT_TIMEOUT);
         let client = client.build().map_err(|error| unreachable(&error))?;
         Ok(Self {
             config,
-            base_url: base_url.clone(),
+            base_url: account.base_url.clone(),
             client,
         })
     }
@@ -224,15 +217,10 @@ fn unreachable(error: &reqwest::Error) -> OAuthError {
             why: "time-out".into(),
         };
     }
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    let is_outermost = std::ptr::addr_eq(cause, std::ptr::from_ref(error));
-    let why = if is_outermost {
-        "the call failed".to_owned()
-    } else {
-        cause.to_string()
+    // Of an error with nothing below it the text itself holds the address.
+    let why = match std::error::Error::source(error) {
+        Some(_) => innermost(error),
+        None => "the call failed".to_owned(),
     };
     OAuthError::Unreachable { why }
 }

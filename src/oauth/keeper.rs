@@ -25,12 +25,11 @@ use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
-use url::Url;
 
 use super::app::{App, lost};
 use super::store::{Draft, Key, Lock, Store};
 use super::{Access, Grant, OAuthError};
-use crate::config::OAuthConfig;
+use crate::config::{AccountConfig, OAuthConfig};
 use crate::message::AccountName;
 
 /// How often the file is read at most: a login, a logout and another process's refresh are seen
@@ -100,12 +99,12 @@ impl Keeper {
     pub fn new(
         account: &AccountName,
         config: &Arc<OAuthConfig>,
-        base_url: &Url,
+        way: &AccountConfig,
     ) -> Result<Self, OAuthError> {
         Ok(Self {
             inner: Arc::new(Inner {
                 account: account.clone(),
-                app: App::new(Arc::clone(config), base_url)?,
+                app: App::new(Arc::clone(config), way)?,
                 config: Arc::clone(config),
                 store: Store::new(account, &config.folder),
                 seen: Mutex::default(),

@@ -249,9 +249,10 @@ impl<T: Transport> HubSpot<T> {
         probes
     }
 
-    /// What HubSpot knows of an email.
+    /// What HubSpot knows of an email, asked under a token that is known, proven or not.
     pub async fn letter(&self, email_id: i64) -> Letter {
-        let Some(token) = self.tokens.in_force() else {
+        let known = || self.tokens.all().pop().map(|(_, token)| token);
+        let Some(token) = self.tokens.in_force().or_else(known) else {
             return Letter::Unknown(self.no_token());
         };
         let call = Call::get(&self.urls.letter(email_id), token);
@@ -299,23 +300,24 @@ impl<T: Transport> HubSpot<T> {
 
     /// Without a token there is nothing to ask HubSpot.
     fn no_token(&self) -> Failure {
-        let trouble = self.tokens.trouble();
-        let why = trouble.as_ref().map(|it| it.why.clone());
-        let why = why.unwrap_or_else(|| "no token was told yet".to_owned());
+        let (why, pause, hint) = match self.tokens.trouble() {
+            Some(trouble) => (trouble.why, trouble.pause, trouble.hint),
+            None => (
+                "no token was told yet".to_owned(),
+                PauseReason::Unauthorized,
+                "it is asked for again".to_owned(),
+            ),
+        };
         Failure {
             class: FailureClass::Halted,
             scope: Scope::Account,
-            pause: Some(
-                trouble
-                    .as_ref()
-                    .map_or(PauseReason::Unauthorized, |it| it.pause),
-            ),
+            pause: Some(pause),
             retry_after: None,
             words: Words {
                 message: Some(format!("no call was made: {why}")),
                 ..Words::default()
             },
-            hint: trouble.map_or("it is asked for again".to_owned(), |it| it.hint),
+            hint,
         }
     }
 }
@@ -386,7 +388,7 @@ fn tokens(account: &AccountName, config: &AccountConfig) -> Result<Tokens, HubSp
     };
     let mut sources = Vec::new();
     for (key, source) in [(NEXT_TOKEN, &config.next_token), (TOKEN, &config.token)] {
-        let source = Source::new(account, source, &config.base_url);
+        let source = Source::new(account, config, source);
         if let Some(source) = source.map_err(|why| bad((key.to_owned(), why)))? {
             sources.push((key, source));
         }

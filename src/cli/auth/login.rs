@@ -50,7 +50,7 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
         .map_err(|error| Failure::bug(error.to_string()))??;
     let store = Store::new(name, &oauth.folder);
     drop(store.lock().await.map_err(told)?);
-    let app = App::new(Arc::clone(&oauth), &account.base_url).map_err(told)?;
+    let app = App::new(Arc::clone(&oauth), account).map_err(told)?;
     let attempt = Arc::new(Attempt::new().ok_or_else(no_chance)?);
     let stop = Stop::on_signal()?;
 

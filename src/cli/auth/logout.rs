@@ -41,7 +41,7 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
         Err(error) => Err(error),
     };
     let revoked = match &grant {
-        Ok(grant) => match App::new(Arc::clone(&oauth), &account.base_url) {
+        Ok(grant) => match App::new(Arc::clone(&oauth), account) {
             Ok(app) => app.revoke(grant).await,
             Err(error) => Err(error),
         },

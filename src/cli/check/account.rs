@@ -46,7 +46,8 @@ pub(super) async fn check(
 }
 
 fn of_token(check: &str, config: &AccountConfig, probe: Probe, now: Timestamp) -> Vec<Finding> {
-    let place = config.base_url.as_str();
+    let place = config.place();
+    let place = place.as_str();
     match probe {
         Probe::Open(portal) => opened(check, portal, place, now),
         Probe::Wrong(portal, problem) => vec![Finding {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
-use reqwest::{Certificate, Client, Method, Proxy, redirect, retry};
+use reqwest::{Client, Method};
 
 use super::Transport;
 use super::classify::{Heard, Silence};
 use super::wire::{Answer, Call};
+use crate::client::{self, innermost};
 use crate::config::AccountConfig;
-use crate::crypto::{TlsTrouble, TlsTroubleKind, init_crypto, tls_trouble};
+use crate::crypto::{TlsTrouble, TlsTroubleKind, tls_trouble};
 
 /// How much of an answer is read; HubSpot's have less than 2 KiB. The rest is cut off.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -40,7 +41,6 @@ impl Http {
     /// # Errors
     /// Why there is no client: what TLS needs is missing, or a file of authorities.
     pub(super) fn new(config: &AccountConfig) -> Result<Self, String> {
-        init_crypto();
         let base = &config.base_url;
         let port = base.port_or_known_default().unwrap_or_default();
         let way = Arc::new(Way {
@@ -80,30 +80,13 @@ impl Transport for Http {
 }
 
 fn client(config: &AccountConfig) -> Result<Client, String> {
-    let told = |error: reqwest::Error| innermost(&error.without_url());
-    let mut client = Client::builder()
-        .user_agent(concat!("postrider/", env!("CARGO_PKG_VERSION")))
-        .redirect(redirect::Policy::none())
-        .retry(retry::never())
+    client::of(config)?
         .timeout(config.timeout)
         .connect_timeout(CONNECT_TIMEOUT_MAX.min(config.timeout / 2))
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(usize::from(config.concurrency))
-        // Only the configuration reads the environment.
-        .no_proxy();
-    if let Some(proxy) = &config.proxy {
-        client = client.proxy(Proxy::https(proxy.expose_url()).map_err(told)?);
-    }
-    if config.base_url.scheme() == "http" {
-        // A sandbox: no certificate is ever checked, so a machine without any will do.
-        client = client.tls_certs_only([]);
-    } else {
-        let trusted = config.authorities().map_err(|error| error.to_string())?;
-        let trusted: Result<Vec<_>, _> =
-            trusted.iter().map(|it| Certificate::from_der(it)).collect();
-        client = client.tls_certs_merge(trusted.map_err(told)?);
-    }
-    client.build().map_err(told)
+        .build()
+        .map_err(|error| innermost(&error.without_url()))
 }
 
 impl Way {
@@ -159,14 +142,4 @@ impl Way {
             hint: hint.into(),
         }
     }
-}
-
-/// The cause at the bottom, such as `Connection refused`; the layers above it only repeat the
-/// address.
-fn innermost(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

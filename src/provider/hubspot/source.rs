@@ -8,10 +8,9 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
-use url::Url;
 
 use super::token::Token;
-use crate::config::{TokenSource, output_of, well_kept};
+use crate::config::{AccountConfig, TokenSource, output_of, well_kept};
 use crate::message::AccountName;
 use crate::oauth::{Keeper, OAuthError};
 use crate::outcome::PauseReason;
@@ -57,15 +56,15 @@ impl Source {
     /// known to be wrong for ever.
     pub(super) fn new(
         account: &AccountName,
+        config: &AccountConfig,
         source: &TokenSource,
-        base_url: &Url,
     ) -> Result<Option<Self>, String> {
         Ok(match source {
             TokenSource::Given(secret) => Some(Self::Given(Token::parse(secret.expose_secret())?)),
             TokenSource::File(path) => Some(Self::File(path.clone())),
             TokenSource::Command(command) => Some(Self::Command(command.clone())),
             TokenSource::OAuth(app) => {
-                let keeper = Keeper::new(account, app, base_url);
+                let keeper = Keeper::new(account, app, config);
                 let keeper = keeper.map_err(|error| error.to_string())?;
                 Some(Self::OAuth(account.clone(), keeper))
             }

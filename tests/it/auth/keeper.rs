@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use postrider::clock::Clock;
-use postrider::config::{Config, OAuthConfig, Sources, TokenSource};
+use postrider::config::{AccountConfig, Config, OAuthConfig, Sources, TokenSource};
 use postrider::message::AccountName;
 use postrider::oauth::{Grant, Keeper, OAuthError, Store};
 use secrecy::ExposeSecret as _;
@@ -18,7 +18,7 @@ const TIME_MAX: Duration = Duration::from_secs(20);
 
 struct Owner {
     app: Arc<OAuthConfig>,
-    base: url::Url,
+    way: AccountConfig,
     store: Store,
     now: Timestamp,
 }
@@ -32,6 +32,7 @@ impl Owner {
         let folder = world.path("postrider-oauth");
         let env = [
             ("ACCOUNTS__DEFAULT__OAUTH", "true"),
+            ("ACCOUNTS__DEFAULT__BASE_URL", world.sandbox.base()),
             ("OAUTH__CLIENT_ID", client_id),
             ("OAUTH__CLIENT_SECRET", "app-secret"),
             ("OAUTH__KEY", KEY),
@@ -42,20 +43,20 @@ impl Owner {
             env: env.to_vec(),
             ..Sources::default()
         });
-        let config = config.unwrap();
-        let TokenSource::OAuth(app) = &config.accounts[&AccountName::default()].token else {
+        let way = config.unwrap().accounts[&AccountName::default()].clone();
+        let TokenSource::OAuth(app) = &way.token else {
             panic!("OAuth");
         };
         Self {
             app: Arc::clone(app),
-            base: world.sandbox.base().parse().unwrap(),
+            way,
             store: Store::new(&AccountName::default(), &folder),
             now: Clock::system().now(),
         }
     }
 
     fn keeper(&self) -> Keeper {
-        Keeper::new(&AccountName::default(), &self.app, &self.base).unwrap()
+        Keeper::new(&AccountName::default(), &self.app, &self.way).unwrap()
     }
 
     fn stored(&self) -> Grant {
