@@ -173,7 +173,7 @@ fn text_of(
     let wrong = |why: String| {
         ConfigError::new(
             format!("the file of {key}, {}, {why}", path.display()),
-            "name a small text file that this user may read, and of a secret nobody else",
+            "name a small text file that this user may read",
         )
     };
     let unreadable = |error: std::io::Error| wrong(format!("cannot be read: {error}"));
