@@ -128,6 +128,15 @@
 //! was a mistake it is believed for twice as long. After a rolling limit a lane goes on with one call
 //! at a time, until one is not refused.
 //!
+//! # Under which token
+//!
+//! Where an account's token comes from (`provider/hubspot/source`: given, a file, a command, a grant of
+//! OAuth) may tell another one at any time. That one is a *candidate*: the keeper has it proven, without
+//! mail, before a call goes out under it, and calls under way end under the token with which they began.
+//! A term begins with everything held (`unproven`) until the token in force was asked about. What an
+//! account pins (`provider::Pinned`) has to be told by HubSpot, or nothing leaves; of an account that
+//! pins nothing, a send may have to tell.
+//!
 //! # Where nobody can tell
 //!
 //! A call without an answer, and a message that was handed out before, may have been mailed

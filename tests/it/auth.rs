@@ -4,4 +4,5 @@ mod desk;
 mod keeper;
 mod login;
 mod migrate;
+mod secrets;
 mod worker;

@@ -7,6 +7,7 @@ use postrider::message::AccountName;
 use secrecy::ExposeSecret;
 
 use super::{env, load_env, told};
+use crate::support::secret::keep;
 use crate::support::tls::Authority;
 
 const AMQPS: (&str, &str) = ("POSTRIDER_QUEUE__URL", "amqps://ada:secret@rabbit/mail");
@@ -56,7 +57,13 @@ fn wrong_certificates_are_told_at_once() {
     hint: name a PEM file with the certificate of the authority that signed the server's
     ");
     insta::assert_snapshot!(refused(dir, &[AMQPS, cert_file, key_file(cert)]), @"
-    queue.cert_file, DIR/ada.pem, and queue.key_file, DIR/ada.pem, cannot be used: the second holds no private key
+    the file of queue.key_file, DIR/ada.pem, is not taken: its mode is 644, so that others may read or change it (chmod 600)
+    hint: name a small text file that this user may read
+    ");
+    let none = dir.join("none.key");
+    keep(&none, &std::fs::read_to_string(cert).unwrap());
+    insta::assert_snapshot!(refused(dir, &[AMQPS, cert_file, key_file(none.to_str().unwrap())]), @"
+    queue.cert_file, DIR/ada.pem, and queue.key_file, DIR/none.key, cannot be used: the second holds no private key
     hint: both are PEM: the client's certificate first, and the key that it was made for
     ");
     insta::assert_snapshot!(refused(dir, &[AMQPS, cert_file, key_file(other)]), @"

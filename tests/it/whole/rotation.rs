@@ -95,3 +95,46 @@ async fn a_token_that_is_rotated_under_load_fails_no_send() {
     let figures = format!("{rotations} rotations, {count} sends, none refused");
     report("token rotated", began, &figures);
 }
+
+/// Neither at the start nor by a file that changes under a worker that mails.
+#[tokio::test]
+async fn a_token_of_another_account_mails_nobody() {
+    let world = World::on_sqlite(&["--account-type", "SANDBOX"]).await;
+    let file = world.path("token");
+    secret::keep(&file, "pat-na1-of-ours");
+    let world = world
+        .unset("accounts.default.token")
+        .set("accounts.default.token_file", file.to_str().unwrap())
+        .set("accounts.default.account_type", "STANDARD");
+    let output = world.run(&["worker"]).await;
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{told}");
+    assert!(
+        told.contains("SANDBOX") && told.contains("STANDARD"),
+        "{told}"
+    );
+
+    let world = world
+        .set("accounts.default.account_type", "SANDBOX")
+        .set("accounts.default.portal_id", "62515");
+    let worker = world.worker().await;
+    let ids = ids("ours", 20);
+    let mut halves = ids.iter().cloned();
+    world.publish(&halves.by_ref().take(10).collect()).await;
+    world.sandbox.until_mailed(10, REST_TIME_MAX).await;
+    secret::keep(&file, "pat-na1-portal-42");
+    worker
+        .until_said_like("another token stands ready and is not proven")
+        .await;
+    world.publish(&halves.collect()).await;
+    worker.finish(REST_TIME_MAX).await;
+    world.assert_mailed(&ids).await;
+    // Another portal's mail would be told apart by its `sendId`s alone; its calls are told by number.
+    let calls = world.sandbox.calls().await;
+    let others = calls.iter().filter(|call| call["portal"] == 42);
+    assert!(others.clone().count() > 0, "it was asked about");
+    assert!(
+        others.into_iter().all(|call| call["bucket"] == "api"),
+        "and nothing was sent"
+    );
+}
