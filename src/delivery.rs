@@ -69,7 +69,7 @@ impl Rules {
                     .to_owned(),
             },
             Mode::Allow(list) => match list.first_outside(request) {
-                None => Verdict::Send,
+                None => without_other_addresses(request),
                 Some(field) => Verdict::Hold {
                     problem: format!(
                         "held: environment \"{environment}\" mails only to delivery.allow, and \
@@ -164,6 +164,28 @@ fn readdressed(request: &SendRequest, sink: &Recipient) -> SendRequest {
         contact_properties: properties.and_then(without_addresses),
         ..request.clone()
     }
+}
+
+/// As it is, but for a contact's property that would give it an address of somebody else.
+fn without_other_addresses(request: &SendRequest) -> Verdict {
+    let Some(properties) = request.contact_properties.as_deref() else {
+        return Verdict::Send;
+    };
+    let kept = without_addresses(properties);
+    let count = |raw: &RawValue| {
+        serde_json::from_str::<BTreeMap<String, &RawValue>>(raw.get())
+            .map_or(0, |properties| properties.len())
+    };
+    if kept
+        .as_deref()
+        .is_some_and(|kept| count(kept) == count(properties))
+    {
+        return Verdict::Send;
+    }
+    Verdict::Instead(Box::new(SendRequest {
+        contact_properties: kept,
+        ..request.clone()
+    }))
 }
 
 /// The properties but for those of the address, each as it came; none of what cannot be read.

@@ -30,7 +30,8 @@ pub(super) fn is_in(value: &str) -> bool {
 }
 
 /// Whether a token is none but an API key, by its form.
-pub(super) fn is_like(token: &str) -> bool {
+#[must_use]
+pub fn is_like(token: &str) -> bool {
     let mut parts = token.trim().split('-');
     let fits = |length: usize| {
         let part = parts.next();

@@ -126,7 +126,7 @@ impl Raw {
         self.entries.get(key)
     }
 
-    fn of_file(&self, key: &str) -> Option<&Entry> {
+    pub(super) fn of_file(&self, key: &str) -> Option<&Entry> {
         self.get(key).filter(|entry| entry.place.is_file())
     }
 
@@ -243,7 +243,7 @@ impl Place {
         }
     }
 
-    fn is_file(&self) -> bool {
+    pub(super) fn is_file(&self) -> bool {
         matches!(self, Self::File { .. })
     }
 }

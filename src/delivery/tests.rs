@@ -185,3 +185,23 @@ proptest! {
         prop_assert_eq!(is_sent(&rules, &request), all_inside);
     }
 }
+
+/// HubSpot would give the contact that address, and write to it the next time.
+#[test]
+fn a_list_lets_no_other_address_through_in_a_property() {
+    let rules = allowing("example.org");
+    let with = |properties: Value| {
+        let body = json!({"emailId": 7, "message": {"to": "ada@example.org"},
+            "contactProperties": properties});
+        rules.decide(&request(&body))
+    };
+    assert!(matches!(with(json!({"firstname": "Ada"})), Verdict::Send));
+    let Verdict::Instead(sent) = with(json!({"firstname": "Ada", "Email": "eve@example.com"}))
+    else {
+        panic!("it goes out without that");
+    };
+    assert_eq!(
+        sent.contact_properties.unwrap().get(),
+        r#"{"firstname":"Ada"}"#
+    );
+}

@@ -226,9 +226,16 @@ impl<T: Transport> HubSpot<T> {
     /// What a token is worth.
     async fn probe_with(&self, token: &Token) -> Probe {
         let (details, token_info) = if let Some(granted) = token.granted() {
-            // That question is for static tokens. Of this one HubSpot has said it already.
+            // That question is for static tokens. Of this one HubSpot has said it already, which counts
+            // only where HubSpot does not refuse it now.
+            let details = self.details(token).await;
             let told = probe::token_info(granted.hub_id, granted.scopes.as_deref());
-            (self.details(token).await, Ok(told))
+            let told = if probe::lets_in(&details) {
+                Ok(told)
+            } else {
+                details.clone()
+            };
+            (details, told)
         } else {
             tokio::join!(self.details(token), self.token_info(token))
         };
@@ -289,6 +296,10 @@ impl<T: Transport> HubSpot<T> {
             }
             Probe::Kept => return found,
         };
+        if self.tokens.in_force().is_none() {
+            // There is none to keep: what was found is what the account is worth.
+            return found;
+        }
         if self.tokens.put_off(candidate) {
             tracing::warn!(
                 %account, why, hint,

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::config::{HAPIKEY_DEAD_SINCE, is_api_key};
 use crate::message::AccountName;
 use crate::oauth::Access;
 
@@ -60,6 +61,12 @@ impl Token {
         let token = text.trim();
         if token.is_empty() {
             return Err("it is empty".into());
+        }
+        if is_api_key(token) {
+            return Err(format!(
+                "it has the form of an API key (hapikey), which HubSpot has not taken since \
+                 {HAPIKEY_DEAD_SINCE}: `postrider auth migrate` leads on"
+            ));
         }
         let mut header = HeaderValue::from_str(&format!("Bearer {token}"))
             .map_err(|_| "it holds characters that no HTTP header may carry".to_owned())?;

@@ -111,10 +111,19 @@ impl Tokens {
     }
 
     fn told(&self, rank: usize, token: Token) {
-        if let Some(known) = self.state().known.get_mut(rank) {
-            known.token = Some(token);
-            known.trouble = None;
+        let mut state = self.state();
+        let Some(known) = state.known.get_mut(rank) else {
+            return;
+        };
+        known.token = Some(token);
+        if known.trouble.take().is_some() {
+            tracing::info!(account = %self.account, "a token is told again");
         }
+        // What stands nowhere any more is news when it comes back.
+        let State {
+            known, unproven, ..
+        } = &mut *state;
+        unproven.retain(|(other, _)| known.iter().any(|it| it.token.as_ref() == Some(other)));
     }
 
     /// Whether that was the token in force.

@@ -154,3 +154,35 @@ async fn two_workers_of_one_folder_never_spend_a_refresh_token_twice() {
     assert!(counts["refreshes"] >= 4, "{counts:?}");
     assert_eq!(counts["refused"], 0, "{counts:?}");
 }
+
+/// What HubSpot said of a token when it issued it proves nothing while it refuses it.
+#[tokio::test]
+async fn a_refused_access_token_pauses_the_account_once() {
+    let world = desk(&[]).await;
+    logged_in(&world).await;
+    let worker = world.worker().await;
+    let ids = ids("refused", 40);
+    let mut halves = ids.iter().cloned();
+    world.publish(&halves.by_ref().take(20).collect()).await;
+    world.sandbox.until_mailed(20, REST_TIME_MAX).await;
+    world.sandbox.tell("faults", "401=8s").await;
+    world.publish(&halves.collect()).await;
+    world.sandbox.until_mailed(40, REST_TIME_MAX).await;
+    worker.until_idle(REST_TIME_MAX).await;
+    let log = worker.log();
+    let of = |message: &str| {
+        let is = |line: &&Value| line["message"] == message;
+        let lines: Vec<_> = log.iter().filter(is).collect();
+        lines.len()
+    };
+    assert_eq!(
+        of("paused: nothing is lost and no attempt is spent"),
+        1,
+        "{log:?}"
+    );
+    // That of the start, and that one.
+    assert_eq!(of("pause over"), 2, "{log:?}");
+    worker.finish(REST_TIME_MAX).await;
+    world.assert_mailed(&ids).await;
+    world.assert_at_rest(0).await;
+}

@@ -257,7 +257,7 @@ fn production_is_not_loosened_by_variables_and_what_the_file_leaves_open_may_be_
     let url = ("POSTRIDER_ACCOUNTS__DEFAULT__BASE_URL", "http://sandbox");
     assert!(load_env(&[url]).is_ok());
     let pin = ("POSTRIDER_ACCOUNTS__DEFAULT__PORTAL_ID", "7");
-    assert!(with(production, &[url, pin]).is_ok());
+    assert!(with(production, &[pin]).is_ok());
     let opened = [
         ("POSTRIDER_DELIVERY__MODE", "allow"),
         ("POSTRIDER_DELIVERY__ALLOW", "example.org"),
@@ -280,4 +280,34 @@ fn the_files_of_the_documentation_are_configurations() {
         ("development", "sandbox"),
     ];
     assert_eq!(modes, expected);
+}
+
+/// Whoever answers there would get production's mail and its token, and say that it is the pinned portal.
+#[test]
+fn no_variable_adds_where_production_is() {
+    let pinned = "environment = 'production'\n[accounts.default]\nportal_id = 7";
+    for (key, value) in [
+        ("BASE_URL", "https://hubapi.example"),
+        ("CA_FILE", "/nowhere.pem"),
+    ] {
+        let variable = format!("POSTRIDER_ACCOUNTS__DEFAULT__{key}");
+        let error = with(pinned, &[(&variable, value)]).unwrap_err();
+        assert!(error.problem.contains("which says production"), "{error}");
+        assert!(error.problem.contains(&variable), "{error}");
+    }
+    let default = [(
+        "POSTRIDER_ACCOUNTS__DEFAULT__BASE_URL",
+        "https://api.hubapi.com",
+    )];
+    with(pinned, &default).unwrap();
+    let here = [(
+        "POSTRIDER_ACCOUNTS__DEFAULT__BASE_URL",
+        "http://127.0.0.1:8085",
+    )];
+    with(pinned, &here).unwrap();
+    let elsewhere = [(
+        "POSTRIDER_ACCOUNTS__DEFAULT__BASE_URL",
+        "http://127.0.0.1:8085",
+    )];
+    with("environment = 'qa'\ndelivery.mode = 'sandbox'", &elsewhere).unwrap();
 }

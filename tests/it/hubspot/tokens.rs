@@ -230,6 +230,7 @@ async fn a_command_that_fails_is_told_without_what_it_printed() {
     for command in [
         "echo secret-token; exit 3",
         "printf ''",
+        "printf 5ec2e700-aaaa-bbbb-cccc-0000005ec2e7",
         "printf 'secret\\001secret'",
         "no-such-program",
     ] {
