@@ -33,6 +33,7 @@ use url::Url;
 use crate::delivery::Rules;
 use crate::message::AccountName;
 
+pub use account::ACCOUNT_TYPES;
 pub use command::output_of;
 pub use hapikey::{
     DEAD_SINCE as HAPIKEY_DEAD_SINCE, foreign as foreign_hapikeys, is_like as is_api_key,
@@ -40,7 +41,7 @@ pub use hapikey::{
 };
 pub use oauth::{KEY_BYTES as OAUTH_KEY_BYTES, OAuthConfig};
 pub use raw::KEYS;
-pub use secret::well_kept;
+pub use secret::read_secret;
 
 /// Read when no file is named, if it exists.
 pub const DEFAULT_FILE: &str = "config/postrider.toml";

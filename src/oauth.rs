@@ -19,10 +19,10 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 pub use self::app::App;
-pub use self::keeper::Keeper;
+pub use self::keeper::{Keeper, key_of};
 pub use self::pkce::Attempt;
 pub use self::seal::new_key;
-pub use self::store::{Lock, Store};
+pub use self::store::{Key, Lock, Store};
 use crate::clock;
 use crate::config::ConfigError;
 use crate::message::AccountName;

@@ -9,6 +9,7 @@ mod status;
 use std::sync::Arc;
 
 use super::failure::{Exit, Failure};
+use super::open::{account_name, account_of};
 use super::output::Output;
 use crate::config::{AccountConfig, Config, OAuthConfig, Sources, TokenSource};
 use crate::message::AccountName;
@@ -74,14 +75,6 @@ fn app_of<'a>(
     }
 }
 
-fn account_of<'a>(config: &'a Config, name: &AccountName) -> Result<&'a AccountConfig, Failure> {
-    config.accounts.get(name).ok_or_else(|| {
-        let known: Vec<&str> = config.accounts.keys().map(AccountName::as_str).collect();
-        Failure::usage(format!("there is no account `{name}`"))
-            .hint(format!("the accounts are: {}", known.join(" ")))
-    })
-}
-
 fn failure(error: &OAuthError, account: &AccountName) -> Failure {
     let exit = if error.may_pass() {
         Exit::Unavailable
@@ -89,8 +82,4 @@ fn failure(error: &OAuthError, account: &AccountName) -> Failure {
         Exit::Usage
     };
     Failure::new(exit, error.to_string()).hint(error.hint(account))
-}
-
-fn account_name(name: &str) -> Result<AccountName, String> {
-    AccountName::parse(name).map_err(|error| error.hint.unwrap_or_default())
 }

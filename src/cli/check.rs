@@ -6,7 +6,7 @@ use serde::Serialize;
 mod account;
 
 use super::failure::{Exit, Failure};
-use super::open::{Purpose, with_queue};
+use super::open::{Purpose, account_of, with_queue};
 use super::output::{Mood, Output};
 use crate::config::Config;
 use crate::delivery::Rules;
@@ -20,7 +20,7 @@ pub(super) struct Args {
     #[arg(long)]
     show: bool,
     /// Check this account alone [default: all of them]
-    #[arg(long, value_name = "NAME", value_parser = super::send::account)]
+    #[arg(long, value_name = "NAME", value_parser = super::open::account_name)]
     account: Option<AccountName>,
     /// Whether this email exists and is made for single send: the `emailId` of a request
     #[arg(long, value_name = "ID")]
@@ -53,11 +53,8 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
         return show(config, output);
     }
     let names: Vec<&str> = config.accounts.keys().map(AccountName::as_str).collect();
-    if let Some(name) = &args.account
-        && !config.accounts.contains_key(name)
-    {
-        return Err(Failure::usage(format!("no account is named `{name}`"))
-            .hint(format!("there are: {}", names.join(" "))));
+    if let Some(name) = &args.account {
+        account_of(config, name)?;
     }
     let mut verdicts = Vec::new();
     let mut tell = |finding: Finding| {

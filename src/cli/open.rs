@@ -5,7 +5,8 @@ use std::path::Path;
 use super::failure::{Exit, Failure};
 use super::output::talk;
 use crate::clock::Clock;
-use crate::config::{Config, QueueUrl};
+use crate::config::{AccountConfig, Config, QueueUrl};
+use crate::message::AccountName;
 use crate::queue::amqp::{Address, AmqpOptions, AmqpQueue};
 use crate::queue::sqlite::{Mode, SqliteQueue};
 
@@ -90,4 +91,21 @@ pub(super) fn amqp_options(config: &Config) -> AmqpOptions {
         accounts: config.accounts.keys().cloned().collect(),
         clock: Clock::system(),
     }
+}
+
+/// The account of this name.
+pub(super) fn account_of<'a>(
+    config: &'a Config,
+    name: &AccountName,
+) -> Result<&'a AccountConfig, Failure> {
+    config.accounts.get(name).ok_or_else(|| {
+        let known: Vec<&str> = config.accounts.keys().map(AccountName::as_str).collect();
+        Failure::usage(format!("there is no account `{name}`"))
+            .hint(format!("the accounts are: {}", known.join(" ")))
+    })
+}
+
+/// Reads the name of an account that is given on the command line.
+pub(super) fn account_name(name: &str) -> Result<AccountName, String> {
+    AccountName::parse(name).map_err(|malformed| malformed.hint.unwrap_or(malformed.problem))
 }

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use super::failure::{Exit, Failure};
 use super::output::{Output, talk};
 use super::signals::Stop;
+use crate::config::ACCOUNT_TYPES;
 use crate::sandbox::{self, Faults, Limit, Options, Span};
 
 /// Run a stand-in for HubSpot, for demos, tests and producers' own CI
@@ -66,7 +67,7 @@ struct Serve {
     time_zone: TimeZone,
     /// What kind of account it is
     #[arg(long, value_name = "TYPE", default_value = "DEVELOPER_TEST",
-        value_parser = ["STANDARD", "SANDBOX", "DEVELOPER_TEST", "APP_DEVELOPER"])]
+        value_parser = ACCOUNT_TYPES)]
     account_type: String,
 }
 

@@ -48,7 +48,7 @@ pub(super) struct Args {
     /// The input; `-` or nothing is standard input
     file: Option<PathBuf>,
     /// The account for requests whose `dispatch.account` says none
-    #[arg(long, default_value = "default", value_parser = account)]
+    #[arg(long, default_value = "default", value_parser = super::open::account_name)]
     account: AccountName,
     /// The priority for requests whose `dispatch.priority` says none
     #[arg(long, default_value = "normal", value_parser = priority)]
@@ -237,10 +237,6 @@ async fn publish(
 
 fn open(path: &Path) -> Result<File, Failure> {
     File::open(path).map_err(|error| Failure::unreadable(path, &error))
-}
-
-pub(super) fn account(name: &str) -> Result<AccountName, String> {
-    AccountName::parse(name).map_err(|malformed| malformed.hint.unwrap_or(malformed.problem))
 }
 
 fn priority(name: &str) -> Result<Priority, String> {

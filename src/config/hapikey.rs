@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 
 use toml::de::{DeTable, DeValue};
 
-use super::secret::secret_file;
+use super::raw::{ENV_PREFIX, line_of};
+use super::secret::read_secret;
 use super::{ConfigError, DEFAULT_FILE, Sources};
 
 /// The last day of HubSpot's API keys; none could be made since 2022-07-15.
 pub const DEAD_SINCE: &str = "2022-11-30";
 /// How long the parts of an API key are; it is a bare UUID. A service key begins with `pat-`.
 const PARTS: [usize; 5] = [8, 4, 4, 4, 12];
-/// The first word of a variable that is ours.
-const OURS: &str = "POSTRIDER_";
 /// Tables within tables of a file, at most.
 const DEPTH_MAX: usize = 16;
 
@@ -61,7 +60,7 @@ pub(super) fn refusal(what: &str) -> ConfigError {
 #[must_use]
 pub fn foreign(sources: &Sources) -> Vec<String> {
     let named = |(name, value): &&(String, String)| {
-        !name.starts_with(OURS) && is_name(name) && !value.is_empty()
+        !name.starts_with(ENV_PREFIX) && is_name(name) && !value.is_empty()
     };
     let found = sources.env.iter().filter(named);
     found.map(|(name, _)| shown(name)).collect()
@@ -77,7 +76,7 @@ pub fn places(sources: &Sources) -> Vec<String> {
         in_file(&path, &mut found);
     }
     for (name, value) in &sources.env {
-        let Some(key) = name.strip_prefix(OURS) else {
+        let Some(key) = name.strip_prefix(ENV_PREFIX) else {
             continue;
         };
         let key = key.replace("__", ".").to_lowercase();
@@ -125,8 +124,7 @@ fn in_table(text: &str, above: &str, table: &DeTable<'_>, depth: usize, lines: &
             in_table(text, &key, inner, depth + 1, lines);
         }
         if here {
-            let before = text.bytes().take(name.span().start);
-            lines.push(1 + before.filter(|byte| *byte == b'\n').count());
+            lines.push(line_of(text, name.span().start));
         }
     }
 }
@@ -142,7 +140,7 @@ fn holds_one(key: &str, value: &str) -> bool {
 /// the token tells.
 pub(super) fn in_token_file(path: &Path) -> bool {
     let is_file = std::fs::metadata(path).is_ok_and(|found| found.is_file());
-    is_file && secret_file(path, "").is_ok_and(|text| is_like(&text))
+    is_file && read_secret(path).is_ok_and(|text| is_like(&text))
 }
 
 fn shown(name: &str) -> String {

@@ -81,7 +81,7 @@ const KEY_WORDS_MAX: usize = 8;
 /// Longer than the name of any variable of ours.
 const VARIABLE_CHARS_MAX: usize = 150;
 /// The first word of every variable that is ours.
-const ENV_PREFIX: &str = "POSTRIDER_";
+pub(super) const ENV_PREFIX: &str = "POSTRIDER_";
 
 /// Everything that was typed. A later place overrules an earlier one.
 #[derive(Default)]
@@ -128,6 +128,10 @@ impl Raw {
 
     pub(super) fn of_file(&self, key: &str) -> Option<&Entry> {
         self.get(key).filter(|entry| entry.place.is_file())
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&String, &Entry)> {
+        self.entries.iter()
     }
 
     pub(super) fn accounts(&self) -> &BTreeSet<String> {
@@ -276,7 +280,7 @@ fn text_of(value: &Spanned<DeValue<'_>>) -> String {
     }
 }
 
-fn line_of(text: &str, offset: usize) -> usize {
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
     1 + text
         .bytes()
         .take(offset)
@@ -297,7 +301,7 @@ fn account_of(key: &str) -> Option<&str> {
 }
 
 /// The key with `NAME` for its account.
-fn pattern_of(key: &str) -> String {
+pub(super) fn pattern_of(key: &str) -> String {
     match account_of(key) {
         Some(account) => key.replacen(&format!("accounts.{account}"), "accounts.NAME", 1),
         None => key.to_owned(),

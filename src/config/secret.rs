@@ -156,48 +156,56 @@ impl QueueUrl {
 
 /// A secret's text, trimmed, of a file that nobody else may read.
 pub(super) fn secret_file(path: &Path, key: &str) -> Result<String, ConfigError> {
-    text_of(path, key, SECRET_BYTES_MAX, well_kept)
+    read_secret(path).map_err(|why| unreadable(path, key, &why))
 }
 
 /// The text of a file, trimmed; `bytes_max` at most.
 pub(super) fn small_file(path: &Path, key: &str, bytes_max: u64) -> Result<String, ConfigError> {
-    text_of(path, key, bytes_max, |_| Ok(()))
+    let text = text_of(path, bytes_max, |_| Ok(()));
+    text.map_err(|why| unreadable(path, key, &why))
+}
+
+/// A secret's text, trimmed. Blocks.
+///
+/// # Errors
+/// Why it is not taken, in words that follow the file's name: it cannot be read, others may read it,
+/// or it is too long.
+pub fn read_secret(path: &Path) -> Result<String, String> {
+    text_of(path, SECRET_BYTES_MAX, well_kept)
+}
+
+fn unreadable(path: &Path, key: &str, why: &str) -> ConfigError {
+    ConfigError::new(
+        format!("the file of {key}, {}, {why}", path.display()),
+        "name a small text file that this user may read",
+    )
 }
 
 fn text_of(
     path: &Path,
-    key: &str,
     bytes_max: u64,
     may_be_read: impl Fn(&Metadata) -> Result<(), String>,
-) -> Result<String, ConfigError> {
-    let wrong = |why: String| {
-        ConfigError::new(
-            format!("the file of {key}, {}, {why}", path.display()),
-            "name a small text file that this user may read",
-        )
-    };
-    let unreadable = |error: std::io::Error| wrong(format!("cannot be read: {error}"));
-    let file = File::open(path).map_err(unreadable)?;
-    let told = file.metadata().map_err(unreadable)?;
-    may_be_read(&told).map_err(|why| wrong(format!("is not taken: {why}")))?;
+) -> Result<String, String> {
+    let cannot = |error: std::io::Error| format!("cannot be read: {error}");
+    let file = File::open(path).map_err(cannot)?;
+    // Of the file that was opened, which need not be the one that stands there now.
+    let told = file.metadata().map_err(cannot)?;
+    may_be_read(&told).map_err(|why| format!("is not taken: {why}"))?;
     let mut text = String::new();
     // Not what its size says: a device has none.
     file.take(bytes_max + 1)
         .read_to_string(&mut text)
-        .map_err(unreadable)?;
+        .map_err(cannot)?;
     if text.len() as u64 > bytes_max {
-        return Err(wrong(format!(
+        return Err(format!(
             "has more than {bytes_max} bytes, and is not read to its end"
-        )));
+        ));
     }
     Ok(text.trim().to_owned())
 }
 
-/// Whether a file may hold a secret: of the file that was opened, where that is the question.
-///
-/// # Errors
-/// What of its mode is wrong, and how it is mended.
-pub fn well_kept(told: &Metadata) -> Result<(), String> {
+/// Whether a file may hold a secret; if not, what of its mode is wrong.
+fn well_kept(told: &Metadata) -> Result<(), String> {
     let mode = told.permissions().mode() & 0o777;
     if mode & WRONG_MODE == 0 {
         return Ok(());

@@ -41,29 +41,6 @@ impl<'a> Section<'a> {
         self.raw.get(&format!("{}.{key}", self.path))
     }
 
-    /// Refuses a key that only a variable or a flag sets where the file says production, but for what is
-    /// `harmless`.
-    pub(super) fn refuse_outside_production_file(
-        &self,
-        key: &str,
-        harmless: impl Fn(&str) -> bool,
-    ) -> Result<(), ConfigError> {
-        let says = self.raw.of_file("environment");
-        let is_production = says.is_some_and(|entry| entry.text == "production");
-        match self.get(key) {
-            Some(entry) if is_production && !entry.place.is_file() && !harmless(&entry.text) => {
-                Err(ConfigError::new(
-                    format!(
-                        "{}.{key} is not in the file, which says production, and {} sets it",
-                        self.path, entry.place
-                    ),
-                    "it guards where mail goes: write it into the file, or take it away",
-                ))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// The value of a key, read by `parse`, which knows what `takes` says in words.
     pub(super) fn optional<T>(
         &self,

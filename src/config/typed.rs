@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::account::account;
 use super::delivery;
+use super::guard;
 use super::oauth::oauth;
 use super::raw::Raw;
 use super::secret::token;
@@ -22,6 +23,7 @@ const STOP_TIMEOUT_MAX: Duration = Duration::from_mins(10);
 const PREFIX_BYTES_MAX: usize = 60;
 
 pub(super) fn config(raw: &Raw) -> Result<Config, ConfigError> {
+    guard::refuse_added(raw)?;
     let mut names: Vec<&str> = raw.accounts().iter().map(String::as_str).collect();
     if names.is_empty() {
         names.push("default");

@@ -333,11 +333,7 @@ impl Inner {
         if let Some(key) = &turn.key {
             return Ok(Arc::clone(key));
         }
-        let config = Arc::clone(&self.config);
-        let key = spawn_blocking(move || config.key())
-            .await
-            .map_err(|error| lost(&error))?
-            .map_err(OAuthError::Config)?;
+        let key = key_of(&self.config).await?;
         Ok(Arc::clone(turn.key.insert(Arc::new(key))))
     }
 
@@ -349,6 +345,18 @@ impl Inner {
             "the access token cannot be refreshed"
         );
     }
+}
+
+/// The key that seals, as the configuration tells it now: it may be a file's or a command's.
+///
+/// # Errors
+/// [`OAuthError::Config`] where there is none.
+pub async fn key_of(config: &Arc<OAuthConfig>) -> Result<Key, OAuthError> {
+    let config = Arc::clone(config);
+    spawn_blocking(move || config.key())
+        .await
+        .map_err(|error| lost(&error))?
+        .map_err(OAuthError::Config)
 }
 
 fn patience(error: &OAuthError, times: u32) -> Duration {

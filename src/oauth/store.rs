@@ -62,7 +62,7 @@ struct Kept<T> {
 }
 
 /// What seals.
-pub(super) type Key = SecretBox<[u8; OAUTH_KEY_BYTES]>;
+pub type Key = SecretBox<[u8; OAUTH_KEY_BYTES]>;
 
 impl Store {
     #[must_use]

@@ -29,6 +29,7 @@ use url::Url;
 pub use self::classify::{Heard, Silence};
 pub use self::http::Http;
 pub use self::letter::Letter;
+pub use self::probe::missing_scope;
 use self::source::Source;
 use self::token::Token;
 use self::tokens::{Candidate, Tokens};

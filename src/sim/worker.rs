@@ -152,7 +152,7 @@ impl Machine {
                     results: config.results,
                     concurrency: config.concurrency,
                     low_share: config.low_share,
-                    pinned: config.portal_id.is_some(),
+                    pinned: config.is_pinned(),
                     delivery: Rules::default(),
                     grace: GRACE,
                 },

@@ -17,9 +17,10 @@ use crate::cli::failure::{Exit, Failure};
 use crate::cli::output::{Mood, Output, talk};
 use crate::cli::signals::Stop;
 use crate::clock::Clock;
-use crate::config::{AccountConfig, Api, Config, OAuthConfig, has_display};
+use crate::config::{AccountConfig, Api, Config, has_display};
 use crate::message::AccountName;
 use crate::oauth::{App, Attempt, Grant, OAuthError, Store};
+use crate::provider::hubspot::missing_scope;
 
 /// How long a person may take to consent.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -174,7 +175,7 @@ fn tell(
     store: &Store,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let missing = missing_scope(account.api, grant.scopes.as_deref());
+    let missing = lacks(account.api, grant.scopes.as_deref());
     if output.json {
         output.object(&json!({
             "account": name,
@@ -216,29 +217,7 @@ pub(super) fn in_words(grant: &Grant) -> String {
     }
 }
 
-/// The scope without which HubSpot refuses to send, if it is not among those that were told.
-pub(super) fn missing_scope(api: Api, scopes: Option<&[String]>) -> Option<&'static str> {
-    let enough: &[&str] = match api {
-        Api::Transactional => &["transactional-email"],
-        Api::Marketing => &["marketing-email", "transactional-email"],
-    };
-    let told = scopes?;
-    let is_told = |scope: &&str| told.iter().any(|one| one == scope);
-    if enough.iter().any(is_told) {
-        return None;
-    }
-    enough.first().copied()
-}
-
-/// The key that seals, for whoever reads what is kept.
-pub(super) async fn key_of(
-    oauth: &Arc<OAuthConfig>,
-) -> Result<secrecy::SecretBox<[u8; crate::config::OAUTH_KEY_BYTES]>, OAuthError> {
-    let oauth = Arc::clone(oauth);
-    match spawn_blocking(move || oauth.key()).await {
-        Ok(key) => key.map_err(OAuthError::Config),
-        Err(error) => Err(OAuthError::Unreachable {
-            why: error.to_string(),
-        }),
-    }
+/// The scope that sending takes, if it is not among those that were told.
+pub(super) fn lacks(api: Api, scopes: Option<&[String]>) -> Option<&'static str> {
+    missing_scope(api, scopes?)
 }

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::login::key_of;
 use super::{account_name, app_of, failure};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, confirm, talk};
 use crate::config::Config;
 use crate::message::AccountName;
-use crate::oauth::{App, OAuthError, Store};
+use crate::oauth::{App, OAuthError, Store, key_of};
 
 /// Revoke an account's login at HubSpot, and remove the grant from the disk
 #[derive(Debug, clap::Args)]

@@ -3,14 +3,14 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::login::{in_words, key_of, missing_scope};
+use super::login::{in_words, lacks};
 use super::{account_name, account_of};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Mood, Output};
 use crate::clock::Clock;
 use crate::config::{AccountConfig, Config, TokenSource};
 use crate::message::AccountName;
-use crate::oauth::{Grant, Store};
+use crate::oauth::{Grant, Store, key_of};
 
 /// Show each account's access to HubSpot: its kind, portal, scopes and end; calls nobody
 #[derive(Debug, clap::Args)]
@@ -144,7 +144,7 @@ fn of_grant(name: &AccountName, account: &AccountConfig, grant: &Grant, file: &s
         told.hint = Some(format!(
             "run `postrider auth login --account {name}` and choose portal {meant}, or correct portal_id"
         ));
-    } else if let Some(scope) = missing_scope(account.api, grant.scopes.as_deref()) {
+    } else if let Some(scope) = lacks(account.api, grant.scopes.as_deref()) {
         told.problem = Some(format!("the scope {scope} was not granted"));
         told.hint = Some(format!(
             "add it to the app and to oauth.scopes, and run `postrider auth login --account {name}`"

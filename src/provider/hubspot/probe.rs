@@ -72,10 +72,11 @@ fn heard(api: Api, details: &Heard, token_info: &Heard, now: Timestamp) -> Probe
     if let Some(answer) = success(token_info) {
         let portal = portal(success(details), Some(answer));
         return match &portal.scopes {
-            Some(scopes) if !may_send(api, scopes) => {
-                Probe::Shut(missing_scope(api, scopes, answer))
-            }
-            _ => Probe::Open(portal),
+            Some(scopes) => match missing_scope(api, scopes) {
+                Some(needed) => Probe::Shut(unscoped(needed, scopes, answer)),
+                None => Probe::Open(portal),
+            },
+            None => Probe::Open(portal),
         };
     }
     if let Some(answer) = success(details) {
@@ -136,17 +137,21 @@ fn portal(details: Option<&Answer>, token_info: Option<&Answer>) -> Portal {
     }
 }
 
-/// Marketing single send takes either scope, says HubSpot's spec.
-fn may_send(api: Api, scopes: &[String]) -> bool {
+/// The scope without which HubSpot refuses to send, if it is not among these. Marketing single send
+/// takes either, says HubSpot's spec.
+#[must_use]
+pub fn missing_scope(api: Api, scopes: &[String]) -> Option<&'static str> {
     let has = |known: &[&str]| scopes.iter().any(|scope| known.contains(&scope.as_str()));
-    has(&TRANSACTIONAL_SCOPES) || (api == Api::Marketing && has(&MARKETING_SCOPES))
-}
-
-fn missing_scope(api: Api, scopes: &[String], answer: &Answer) -> Failure {
-    let needed = match api {
+    if has(&TRANSACTIONAL_SCOPES) || (api == Api::Marketing && has(&MARKETING_SCOPES)) {
+        return None;
+    }
+    Some(match api {
         Api::Transactional => "transactional-email",
         Api::Marketing => "marketing-email or transactional-email",
-    };
+    })
+}
+
+fn unscoped(needed: &str, scopes: &[String], answer: &Answer) -> Failure {
     let known = scopes.iter().filter(|scope| scope.len() <= SCOPE_BYTES_MAX);
     let known: Vec<&str> = known.take(SCOPES_TOLD_MAX).map(String::as_str).collect();
     let has = match known.as_slice() {

@@ -1,16 +1,14 @@
 //! Where a token comes from, and how it is asked for.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use super::token::Token;
-use crate::config::{AccountConfig, TokenSource, output_of, well_kept};
+use crate::config::{AccountConfig, TokenSource, output_of, read_secret};
 use crate::message::AccountName;
 use crate::oauth::{Keeper, OAuthError};
 use crate::outcome::PauseReason;
@@ -22,8 +20,6 @@ const READ_EVERY: Duration = Duration::from_secs(1);
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a command is run while its token does its work. A refused token has it run at once.
 const RUN_EVERY: Duration = Duration::from_mins(5);
-/// The largest token, in bytes. HubSpot advises to allow 512.
-const TOKEN_BYTES_MAX: u64 = 8 * 1024;
 
 /// Where one token comes from.
 #[derive(Debug)]
@@ -92,19 +88,21 @@ impl Source {
     /// # Errors
     /// Why there is none.
     pub(super) async fn ask(&self, now: Timestamp) -> Result<Token, Trouble> {
-        let text = match self {
-            Self::Given(token) => return Ok(token.clone()),
+        match self {
+            Self::Given(token) => Ok(token.clone()),
             Self::OAuth(account, keeper) => {
                 let access = keeper.access(now).await;
                 let access = access.map_err(|error| Trouble::of(&error, account))?;
-                return Token::of(access).map_err(Trouble::new);
+                Token::of(access).map_err(Trouble::new)
             }
-            Self::File(path) => tokio::time::timeout(READ_TIMEOUT, read(path)).await,
-            Self::Command(command) => return run(command.clone()).await.map_err(Trouble::new),
-        };
-        let text = text.unwrap_or_else(|_| Err(format!("no answer within {READ_TIMEOUT:?}")));
-        let token = text.and_then(|text| Token::parse(text.expose_secret()));
-        token.map_err(Trouble::new)
+            Self::File(path) => {
+                let token = tokio::time::timeout(READ_TIMEOUT, read(path.clone())).await;
+                let token =
+                    token.unwrap_or_else(|_| Err(format!("no answer within {READ_TIMEOUT:?}")));
+                token.map_err(Trouble::new)
+            }
+            Self::Command(command) => run(command.clone()).await.map_err(Trouble::new),
+        }
     }
 
     /// The token of a source that answers at once; `None` of one that does not.
@@ -163,29 +161,14 @@ impl Trouble {
     }
 }
 
-fn read_at_once(path: &Path) -> Result<Token, String> {
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    let told = file.metadata().map_err(|error| error.to_string())?;
-    well_kept(&told)?;
-    let mut text = String::new();
-    file.take(TOKEN_BYTES_MAX)
-        .read_to_string(&mut text)
-        .map_err(|error| error.to_string())?;
-    Token::parse(&text)
+async fn read(path: PathBuf) -> Result<Token, String> {
+    let ended = tokio::task::spawn_blocking(move || read_at_once(&path)).await;
+    ended.map_err(|error| error.to_string())?
 }
 
-async fn read(path: &Path) -> Result<SecretString, String> {
-    let file = tokio::fs::File::open(path)
-        .await
-        .map_err(|error| error.to_string())?;
-    let told = file.metadata().await.map_err(|error| error.to_string())?;
-    well_kept(&told)?;
-    let mut text = String::new();
-    file.take(TOKEN_BYTES_MAX)
-        .read_to_string(&mut text)
-        .await
-        .map_err(|error| error.to_string())?;
-    Ok(text.into())
+fn read_at_once(path: &Path) -> Result<Token, String> {
+    let text = SecretString::from(read_secret(path).map_err(|why| format!("it {why}"))?);
+    Token::parse(text.expose_secret())
 }
 
 async fn run(command: SecretString) -> Result<Token, String> {

@@ -156,10 +156,10 @@ impl Tokens {
     }
 
     /// Whether it is time to ask; one caller at a time is told so.
-    fn is_due(&self, number: usize, source: &Source) -> bool {
+    fn is_due(&self, rank: usize, source: &Source) -> bool {
         let mut state = self.state();
         let refused = state.refused || state.in_force.is_none();
-        let Some(known) = state.known.get_mut(number) else {
+        let Some(known) = state.known.get_mut(rank) else {
             return false;
         };
         let due = source.is_due(known.asked, refused);

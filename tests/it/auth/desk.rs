@@ -1,7 +1,6 @@
 //! A sandbox, a folder with an app's configuration, and a person with a browser.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdout};
 
+use crate::support::secret::keep;
 use crate::whole::world::{World, within};
 
 pub const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -20,8 +20,7 @@ pub async fn desk(sandbox: &[&str]) -> World {
     let world = World::on_sqlite(sandbox).await;
     let base = world.sandbox.base().to_owned();
     let key = world.path("key");
-    std::fs::write(&key, KEY).unwrap();
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    keep(&key, KEY);
     world
         .unset("accounts.default.token")
         .set("accounts.default.oauth", "true")

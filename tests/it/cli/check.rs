@@ -1,6 +1,6 @@
 //! `postrider check`: what of an account is as it should be, a line each, with the next step.
 
-use super::shop::{Shop, told, without_midnight};
+use super::shop::{Shop, interrupt, told, without_midnight};
 use crate::support::secret::{keep, keep_with_mode};
 
 /// `check` of a shop whose account is at this sandbox.
@@ -79,7 +79,7 @@ fn each_token_of_a_rotation_is_told_by_its_key() {
     insta::assert_snapshot!(check(&shop, &address, &[], &settings).replace(next.to_str().unwrap(), "NEXT"), @"
     exit 64
     --- stdout
-    failed  account default: the token of account `default` in NEXT cannot be used: its mode is 644, so that others may read or change it (chmod 600)
+    failed  account default: the token of account `default` in NEXT cannot be used: it is not taken: its mode is 644, so that others may read or change it (chmod 600)
             hint: it takes a service key or an app's token, and nothing else; a file with it is to be read by its owner alone
     --- stderr
     error: not everything is as it should be
@@ -103,7 +103,82 @@ fn an_account_that_is_not_there_is_named() {
     insta::assert_snapshot!(shop.run(&["check", "--account", "shop"]), @"
     exit 64
     --- stderr
-    error: no account is named `shop`
-    hint: there are: default
+    error: there is no account `shop`
+    hint: the accounts are: default
     ");
+}
+
+#[test]
+fn check_proves_the_token_against_the_sandbox() {
+    let shop = Shop::new();
+    let (mut sandbox, address) = shop.sandbox(&["--token", "pat-na1-right"]);
+    let check = |token: &str, more: &[(&str, &str)]| {
+        let mut command = shop.command(&["check"]);
+        command.env("POSTRIDER_ACCOUNTS__DEFAULT__BASE_URL", &address);
+        command.env("POSTRIDER_ACCOUNTS__DEFAULT__TOKEN", token);
+        command.envs(more.iter().copied());
+        let shown = told(command).replace(&address, "http://SANDBOX");
+        without_midnight(&shown)
+    };
+    insta::assert_snapshot!(check("pat-na1-right", &[]), @"
+    exit 0
+    --- stdout
+    ok      config: valid; accounts: default
+    ok      queue: sqlite:SHOP/postrider.db answers, 0 messages stand in it
+    ok      account default: portal 62515 (DEVELOPER_TEST) at http://SANDBOX/
+    ok      account default scopes: oauth content marketing-email transactional-email
+    ok      account default day: ends at …, midnight in UTC
+    --- stderr
+    sqlite:SHOP/postrider.db is a new queue
+    ");
+    insta::assert_snapshot!(check("pat-na1-wrong", &[]), @"
+    exit 64
+    --- stdout
+    ok      config: valid; accounts: default
+    ok      queue: sqlite:SHOP/postrider.db answers, 0 messages stand in it
+    failed  account default: http://SANDBOX/ answers 401: Authentication credentials not found. This API supports OAuth 2.0 authentication and you can find more details at https://developers.hubspot.com/docs/methods/auth/oauth-overview
+            hint: HubSpot does not accept the token: check accounts.NAME.token or its token_file
+    --- stderr
+    error: not everything is as it should be
+    hint: each line above that fails tells its next step
+    ");
+    let other = [("POSTRIDER_ACCOUNTS__DEFAULT__PORTAL_ID", "4711")];
+    insta::assert_snapshot!(check("pat-na1-right", &other), @"
+    exit 64
+    --- stdout
+    ok      config: valid; accounts: default
+    ok      queue: sqlite:SHOP/postrider.db answers, 0 messages stand in it
+    failed  account default: the token opens portal 62515, and portal_id is 4711
+            hint: set the token to one of the configured account, or correct what the account pins
+    --- stderr
+    error: not everything is as it should be
+    hint: each line above that fails tells its next step
+    ");
+    interrupt(&sandbox);
+    assert_eq!(sandbox.wait().unwrap().code(), Some(0));
+    insta::assert_snapshot!(check("pat-na1-right", &[]), @"
+    exit 69
+    --- stdout
+    ok      config: valid; accounts: default
+    ok      queue: sqlite:SHOP/postrider.db answers, 0 messages stand in it
+    failed  account default: http://SANDBOX/ does not answer: no answer: Connection refused (os error 111)
+            hint: HubSpot cannot be reached (Connection refused (os error 111)): check accounts.NAME.base_url and the network
+    --- stderr
+    error: not everything is as it should be
+    hint: each line above that fails tells its next step
+    ");
+}
+
+#[test]
+fn check_shows_the_configuration_without_its_secrets() {
+    let shop = Shop::new();
+    let mut command = shop.command(&["check", "--show", "--json"]);
+    command.env("POSTRIDER_ACCOUNTS__SHOP__TOKEN", "pat-na1-hidden");
+    command.env("POSTRIDER_QUEUE__URL", "amqp://ada:hidden@rabbit:5672/mail");
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!text.contains("hidden") && !text.contains("ada"), "{text}");
+    let shown: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(shown["queue.url"], "amqp://rabbit:5672/mail");
+    assert_eq!(shown["accounts.shop.token"], "********");
 }
