@@ -24,14 +24,17 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use self::failure::Failure;
+use self::failure::{Exit, Failure};
 use self::output::Output;
+use self::signals::Stop;
 use crate::config::{self, Config, Flag, Sources};
 use crate::logging::{self, Talk};
-use crate::message;
+use crate::{message, oauth};
 
 /// How long the program waits at its end for a thread that still reads a file or a terminal.
 const END_GRACE: Duration = Duration::from_millis(200);
+/// How long it waits for HubSpot's answer to a refresh: a little more than the call may take.
+const REFRESH_GRACE: Duration = Duration::from_secs(25);
 
 /// A durable, queue-backed dispatcher for HubSpot Single Send email.
 #[derive(Debug, Parser)]
@@ -116,7 +119,11 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::bug(format!("the runtime cannot start: {error}")))?;
-    let ended = runtime.block_on(command.run(&sources, output));
+    let ended = runtime.block_on(async {
+        let ended = command.run(&sources, output).await;
+        oauth::finish(REFRESH_GRACE).await;
+        ended
+    });
     runtime.shutdown_timeout(END_GRACE);
     ended
 }
@@ -166,7 +173,16 @@ impl Command {
             Self::Trace(args) => trace::run(&config()?, &args, output).await,
             Self::Why(args) => why::run(&config()?, &args, output).await,
             Self::Queue(args) => queue::run(&config()?, &args, output).await,
-            Self::Check(args) => check::run(&config()?, &args, output).await,
+            Self::Check(args) => {
+                let config = config()?;
+                let stop = Stop::on_signal()?;
+                tokio::select! {
+                    ended = check::run(&config, &args, output) => ended,
+                    () = stop.told.cancelled() => {
+                        Err(Failure::new(Exit::Interrupted, "interrupted; not all was checked"))
+                    }
+                }
+            }
             Self::Auth(command) => auth::run(command, sources, output).await,
             Self::Sandbox(args) => sandbox::run(args, output).await,
             Self::Simulate(args) => simulate::run(&args, output),

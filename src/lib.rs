@@ -112,8 +112,9 @@
 //! order. Then, and not when the last answer is heard, the lease is let go: every call of ours has
 //! gone out by then and counts in the window that the next owner leaves free, so it may begin. The
 //! calls in flight are heard and settled within the grace; what is left is told, and the queue
-//! hands it out again. Whatever waits for a broker, a disk or a visitor has a time-out, and all of
-//! them together fit into `server.stop_timeout`.
+//! hands it out again. A refresh that HubSpot may have answered is waited for too (`oauth::finish`).
+//! Whatever waits for a broker, a disk or a visitor has a time-out, and all of them together fit
+//! into `server.stop_timeout`.
 //!
 //! # How a pause ends
 //!

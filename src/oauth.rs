@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use secrecy::SecretString;
 
 pub use self::app::App;
-pub use self::keeper::{Keeper, key_of};
+pub use self::keeper::{Keeper, finish, key_of};
 pub use self::pkce::Attempt;
 pub use self::seal::new_key;
 pub use self::store::{Key, Lock, Store};

@@ -52,12 +52,13 @@ impl Stop {
     }
 
     fn at_once(&self) -> ! {
-        let accounts = self.accounts.get().into_iter().flatten();
-        let unanswered: i64 = accounts.map(|account| account.in_flight()).sum();
-        tracing::warn!(
-            unanswered,
-            "stopped at once; what was in hand is handed out again, under the same sendId"
-        );
+        if let Some(accounts) = self.accounts.get() {
+            let unanswered: i64 = accounts.iter().map(|account| account.in_flight()).sum();
+            tracing::warn!(
+                unanswered,
+                "stopped at once; what was in hand is handed out again, under the same sendId"
+            );
+        }
         std::process::exit(Exit::Interrupted as i32);
     }
 }

@@ -20,6 +20,7 @@ use crate::delivery::Rules;
 use crate::dispatch::{Account, Dispatcher, Left, Parts, Settings};
 use crate::message::AccountName;
 use crate::metrics::Metrics;
+use crate::oauth;
 use crate::provider::hubspot::HubSpot;
 use crate::provider::{Probe, Provider};
 use crate::queue::amqp::AmqpQueue;
@@ -164,6 +165,8 @@ pub(super) async fn serve<Q: Queue>(
         Ok(Ok(Ok(())) | Err(_)) => {}
         Err(_) => tracing::debug!("somebody still talks to the admin server"),
     }
+    let rest = stop_timeout.saturating_sub(told_at.elapsed());
+    oauth::finish(rest.saturating_sub(closing / 10)).await;
     tell_what_is_left(&accounts, told_at.elapsed());
     ended
 }

@@ -1,9 +1,12 @@
 //! A secret that a command prints: how a system's keyring or a vault is asked.
 
-use std::io::Read;
-use std::process::{Command, Stdio};
+use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
 
 /// A keyring may ask a person to unlock it.
 const TIME_MAX: Duration = Duration::from_secs(30);
@@ -13,47 +16,61 @@ const OUTPUT_BYTES_MAX: u64 = 16 * 1024;
 /// The variable by which the shell is given the command: whoever lists the processes sees no argument.
 const COMMAND: &str = "POSTRIDER_COMMAND";
 
-/// What a command prints when `sh` runs it, without the space around it. Blocks for up to 30 s.
+/// What a command prints when `sh` runs it, without the space around it. Blocks for up to 30 s; what
+/// has not ended by then is killed, with all that it has started. It has no terminal.
 ///
 /// # Errors
 /// What went wrong, in words that follow the key's name; neither the command nor what it printed is
 /// repeated.
 pub fn output_of(command: &str) -> Result<String, String> {
-    let mut child = Command::new("sh")
+    output_within(command, TIME_MAX)
+}
+
+fn output_within(command: &str, time_max: Duration) -> Result<String, String> {
+    let child = Command::new("sh")
         .args(["-c", &format!("eval \"${COMMAND}\"")])
         .env(COMMAND, command)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         // It may print the secret there as well.
         .stderr(Stdio::null())
+        // So that it can be killed with all that it has started.
+        .process_group(0)
         .spawn()
         .map_err(|error| format!("cannot be run: {error}"))?;
-    let stdout = child.stdout.take();
+    let group = Pid::from_child(&child);
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
-        let mut text = String::new();
-        let read = stdout.map(|stdout| stdout.take(OUTPUT_BYTES_MAX).read_to_string(&mut text));
         // Nobody waits any more when the time was up.
-        sender
-            .send(matches!(read, Some(Ok(_))).then_some(text))
-            .ok();
+        sender.send(ended(child)).ok();
     });
-    let read = receiver.recv_timeout(TIME_MAX);
-    if read.is_err() {
-        child.kill().ok();
+    let Ok(ended) = receiver.recv_timeout(time_max) else {
+        // It may have ended just now; then there is nothing to kill.
+        kill_process_group(group, Signal::KILL).ok();
+        return Err(format!("did not end within {time_max:?}"));
+    };
+    let (text, status) = ended.map_err(|error| format!("was lost: {error}"))?;
+    match String::from_utf8(text) {
+        Err(_) => Err("printed something that is no text".into()),
+        Ok(_) if !status.success() => Err(format!("failed: {status}")),
+        Ok(text) if text.trim().is_empty() => Err("printed nothing".into()),
+        Ok(text) => Ok(text.trim().to_owned()),
     }
-    let ended = child.wait().map_err(|error| format!("was lost: {error}"))?;
-    match read {
-        Err(_) => Err(format!("printed nothing within {} s", TIME_MAX.as_secs())),
-        Ok(None) => Err("printed something that is no text".into()),
-        Ok(Some(_)) if !ended.success() => Err(format!("failed: {ended}")),
-        Ok(Some(text)) if text.trim().is_empty() => Err("printed nothing".into()),
-        Ok(Some(text)) => Ok(text.trim().to_owned()),
+}
+
+/// Waits for the end of what it prints, and then for its own.
+fn ended(mut child: Child) -> io::Result<(Vec<u8>, ExitStatus)> {
+    let mut text = Vec::new();
+    if let Some(stdout) = child.stdout.take() {
+        stdout.take(OUTPUT_BYTES_MAX).read_to_end(&mut text)?;
     }
+    Ok((text, child.wait()?))
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     #[test]
@@ -65,6 +82,45 @@ mod tests {
         ] {
             assert_eq!(output_of(command).unwrap_err(), why);
         }
+    }
+
+    /// In the first, what it has started holds its output open; in the second it has closed that.
+    #[test]
+    fn what_does_not_end_is_killed_with_all_that_it_has_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("pid");
+        for command in [
+            "sleep 600 & echo $! >FILE; wait",
+            "sleep 600 & echo $! >FILE; exec >&-; wait",
+        ] {
+            let command = command.replace("FILE", file.to_str().unwrap());
+            let why = output_within(&command, Duration::from_millis(500)).unwrap_err();
+            assert_eq!(why, "did not end within 500ms");
+            let pid: u32 = std::fs::read_to_string(&file)
+                .unwrap()
+                .trim()
+                .parse()
+                .unwrap();
+            // A signal takes its time.
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while is_alive(pid) {
+                assert!(Instant::now() < deadline, "{command}");
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// A process that was killed and that nobody has asked after yet is none.
+    fn is_alive(pid: u32) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+        let state = stat.map(|stat| {
+            stat.rsplit(')')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_owned()
+        });
+        state.is_ok_and(|state| !state.starts_with('Z') && !state.starts_with('X'))
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Secrets: given as they are, or kept in a file that is read again when asked.
 
-use std::fs::{File, Metadata};
+use std::fs::{Metadata, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use rustix::fs::OFlags;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
@@ -187,12 +188,21 @@ fn text_of(
     may_be_read: impl Fn(&Metadata) -> Result<(), String>,
 ) -> Result<String, String> {
     let cannot = |error: std::io::Error| format!("cannot be read: {error}");
-    let file = File::open(path).map_err(cannot)?;
+    // A pipe is opened too, without its writer, and then refused: whoever waited for one would wait for ever.
+    let at_once = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(at_once.cast_signed())
+        .open(path)
+        .map_err(cannot)?;
     // Of the file that was opened, which need not be the one that stands there now.
     let told = file.metadata().map_err(cannot)?;
+    if !told.is_file() {
+        return Err("is not taken: it is no regular file".into());
+    }
     may_be_read(&told).map_err(|why| format!("is not taken: {why}"))?;
     let mut text = String::new();
-    // Not what its size says: a device has none.
+    // Not what its size says: it may grow.
     file.take(bytes_max + 1)
         .read_to_string(&mut text)
         .map_err(cannot)?;
@@ -213,4 +223,22 @@ fn well_kept(told: &Metadata) -> Result<(), String> {
     Err(format!(
         "its mode is {mode:03o}, so that others may read or change it (chmod 600)"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("token");
+        let mut mkfifo = std::process::Command::new("mkfifo");
+        let made = mkfifo.args(["-m", "600"]).arg(&pipe).status().unwrap();
+        assert!(made.success());
+        assert_eq!(
+            read_secret(&pipe).unwrap_err(),
+            "is not taken: it is no regular file"
+        );
+    }
 }

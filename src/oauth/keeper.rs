@@ -10,7 +10,7 @@
 //! already, with its room taken. A crash just then leaves the old refresh token; where HubSpot has not
 //! changed it (as was seen) nothing is lost, and where it has, a login is. No order of steps avoids
 //! that: HubSpot is told nothing before it has answered. A caller that gives up does not make it
-//! longer: the refresh is a task of its own.
+//! longer: the refresh is a task of its own, and a process that ends in order waits for it ([`finish`]).
 //!
 //! Where the disk does not take the new grant, it stays in memory, with the lock held, so that no other
 //! process spends the old refresh token; the write is tried again at each call. Its access token is
@@ -18,13 +18,14 @@
 //! its next restart; one that stops at the old token's end says what is wrong while all can be saved.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::ExposeSecret;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
 
 use super::app::{App, lost};
 use super::store::{Draft, Key, Lock, Store};
@@ -42,6 +43,35 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PATIENCE_MAX: Duration = Duration::from_mins(1);
 /// How long a file or a key that cannot be read is left alone: the key may be a command's.
 const READ_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an end waits in silence.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// The refreshes that HubSpot may have answered and no disk has yet. One for the process: whoever ends
+/// it need not know which accounts it serves.
+static UNDER_WAY: LazyLock<TaskTracker> = LazyLock::new(TaskTracker::new);
+
+/// Lets no refresh begin any more, and waits until those under way are on the disk; `time_max` at most.
+/// A second call does nothing.
+pub async fn finish(time_max: Duration) {
+    if !UNDER_WAY.close() {
+        return;
+    }
+    let silence = SILENCE.min(time_max);
+    if timeout(silence, UNDER_WAY.wait()).await.is_ok() {
+        return;
+    }
+    tracing::warn!("waits for HubSpot's answer to a refresh, so that the new grant is kept");
+    if timeout(time_max.saturating_sub(silence), UNDER_WAY.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            hint = "if the account is told to log in again, this is why",
+            "ended while a refresh was under way: a new refresh token may be lost"
+        );
+    }
+}
 
 /// The access tokens of one account.
 pub struct Keeper {
@@ -243,6 +273,13 @@ impl Inner {
         let (draft, lock) = spawn_blocking(move || store.draft(&lock).map(|draft| (draft, lock)))
             .await
             .map_err(|error| lost(&error))??;
+        // In this order: whoever closes it after that waits for this one.
+        let _under_way = UNDER_WAY.token();
+        if UNDER_WAY.is_closed() {
+            return Err(OAuthError::Unreachable {
+                why: "this process ends, and asks no more".into(),
+            });
+        }
         let new = self.app.refresh(&old, now).await?;
         tracing::debug!(
             account = %self.account,

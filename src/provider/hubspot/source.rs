@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Mutex;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 
 use super::token::Token;
@@ -25,12 +27,19 @@ const RUN_EVERY: Duration = Duration::from_mins(5);
 #[derive(Debug)]
 pub(super) enum Source {
     Given(Token),
-    File(PathBuf),
+    File(PathBuf, UnderWay),
     /// The text that it prints, by `sh -c`.
-    Command(SecretString),
+    Command(SecretString, UnderWay),
     /// Access tokens of a grant.
     OAuth(AccountName, Keeper),
 }
+
+/// A read or a run on a thread of its own, which nobody can break off: one at a time, so that a file
+/// system that hangs holds up one thread, and not one more with each look.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay(Mutex<Option<JoinHandle<Told>>>);
+
+type Told = Result<Token, String>;
 
 /// Why a source tells no token. Never holds a secret.
 #[derive(Clone, Debug)]
@@ -57,8 +66,10 @@ impl Source {
     ) -> Result<Option<Self>, String> {
         Ok(match source {
             TokenSource::Given(secret) => Some(Self::Given(Token::parse(secret.expose_secret())?)),
-            TokenSource::File(path) => Some(Self::File(path.clone())),
-            TokenSource::Command(command) => Some(Self::Command(command.clone())),
+            TokenSource::File(path) => Some(Self::File(path.clone(), UnderWay::default())),
+            TokenSource::Command(command) => {
+                Some(Self::Command(command.clone(), UnderWay::default()))
+            }
             TokenSource::OAuth(app) => {
                 let keeper = Keeper::new(account, app, config);
                 let keeper = keeper.map_err(|error| error.to_string())?;
@@ -77,8 +88,8 @@ impl Source {
     pub(super) fn is_due(&self, asked: Option<Instant>, refused: bool) -> bool {
         let wait = match self {
             Self::Given(_) => return asked.is_none(),
-            Self::Command(_) if !refused => RUN_EVERY,
-            Self::File(_) | Self::Command(_) | Self::OAuth(..) => READ_EVERY,
+            Self::Command(..) if !refused => RUN_EVERY,
+            Self::File(..) | Self::Command(..) | Self::OAuth(..) => READ_EVERY,
         };
         asked.is_none_or(|asked| asked.elapsed() >= wait)
     }
@@ -95,13 +106,19 @@ impl Source {
                 let access = access.map_err(|error| Trouble::of(&error, account))?;
                 Token::of(access).map_err(Trouble::new)
             }
-            Self::File(path) => {
-                let token = tokio::time::timeout(READ_TIMEOUT, read(path.clone())).await;
+            Self::File(path, under_way) => {
+                let path = path.clone();
+                let token = under_way.or(move || read(&path));
+                let token = tokio::time::timeout(READ_TIMEOUT, token).await;
                 let token =
                     token.unwrap_or_else(|_| Err(format!("no answer within {READ_TIMEOUT:?}")));
                 token.map_err(Trouble::new)
             }
-            Self::Command(command) => run(command.clone()).await.map_err(Trouble::new),
+            Self::Command(command, under_way) => {
+                let command = command.clone();
+                let token = under_way.or(move || run(&command));
+                token.await.map_err(Trouble::new)
+            }
         }
     }
 
@@ -112,8 +129,8 @@ impl Source {
     pub(super) fn at_once(&self) -> Option<Result<Token, String>> {
         match self {
             Self::Given(token) => Some(Ok(token.clone())),
-            Self::File(path) => Some(read_at_once(path)),
-            Self::Command(_) | Self::OAuth(..) => None,
+            Self::File(path, _) => Some(read(path)),
+            Self::Command(..) | Self::OAuth(..) => None,
         }
     }
 
@@ -121,8 +138,8 @@ impl Source {
     pub(super) fn place(&self) -> String {
         match self {
             Self::Given(_) => "the configuration".to_owned(),
-            Self::File(path) => path.display().to_string(),
-            Self::Command(_) => "token_command".to_owned(),
+            Self::File(path, _) => path.display().to_string(),
+            Self::Command(..) => "token_command".to_owned(),
             Self::OAuth(..) => "the grant of `postrider auth login`".to_owned(),
         }
     }
@@ -161,20 +178,61 @@ impl Trouble {
     }
 }
 
-async fn read(path: PathBuf) -> Result<Token, String> {
-    let ended = tokio::task::spawn_blocking(move || read_at_once(&path)).await;
-    ended.map_err(|error| error.to_string())?
+impl UnderWay {
+    /// What is under way tells, or, where nothing is, this work.
+    async fn or(&self, work: impl FnOnce() -> Told + Send + 'static) -> Told {
+        let mut task = self.0.lock().await;
+        // Whoever gives up leaves it where it is, for the next one.
+        let ended = task.get_or_insert_with(|| spawn_blocking(work)).await;
+        *task = None;
+        ended.map_err(|error| error.to_string())?
+    }
 }
 
-fn read_at_once(path: &Path) -> Result<Token, String> {
+/// Blocks.
+fn read(path: &Path) -> Told {
     let text = SecretString::from(read_secret(path).map_err(|why| format!("it {why}"))?);
     Token::parse(text.expose_secret())
 }
 
-async fn run(command: SecretString) -> Result<Token, String> {
-    let run = move || output_of(command.expose_secret()).map(SecretString::from);
-    let ended = tokio::task::spawn_blocking(run).await;
-    let text = ended.map_err(|error| error.to_string())?;
+/// Blocks.
+fn run(command: &SecretString) -> Told {
+    let text = output_of(command.expose_secret());
     let text = text.map_err(|why| format!("the command {why}; run it by hand"))?;
-    Token::parse(text.expose_secret())
+    Token::parse(SecretString::from(text).expose_secret())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, mpsc};
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_hangs_holds_up_one_thread_and_tells_at_last() {
+        let under_way = UnderWay::default();
+        let begun = Arc::new(AtomicUsize::new(0));
+        let (free, held) = mpsc::channel::<()>();
+        let mut held = Some(held);
+        let mut look = || {
+            let (begun, held) = (Arc::clone(&begun), held.take());
+            under_way.or(move || {
+                begun.fetch_add(1, Ordering::SeqCst);
+                // Only the first one has it.
+                held.map(|held| held.recv());
+                Token::parse("pat-na1-old")
+            })
+        };
+        for _ in 0..3 {
+            assert!(timeout(Duration::ZERO, look()).await.is_err());
+        }
+        drop(free);
+        look().await.unwrap();
+        assert_eq!(begun.load(Ordering::SeqCst), 1);
+        look().await.unwrap();
+        assert_eq!(begun.load(Ordering::SeqCst), 2);
+    }
 }

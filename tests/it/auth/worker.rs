@@ -4,10 +4,13 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
 
-use super::desk::{counts, desk, logged_in};
+use super::desk::{counts, desk, logged_in, run};
 use crate::support::broker;
-use crate::whole::world::{World, eventually, ids};
+use crate::support::proxy::{Faults, Proxy};
+use crate::whole::world::{World, eventually, ids, within};
 
 const REST_TIME_MAX: Duration = Duration::from_mins(1);
 
@@ -185,4 +188,77 @@ async fn a_refused_access_token_pauses_the_account_once() {
     worker.finish(REST_TIME_MAX).await;
     world.assert_mailed(&ids).await;
     world.assert_at_rest(0).await;
+}
+
+/// A login whose access token has ended, and a wire to the sandbox that lets nothing come back: HubSpot
+/// gives a new refresh token for the old one, and its answer is on its way for as long as the test likes.
+async fn held_refresh() -> (World, Proxy) {
+    let world = desk(&[]).await;
+    short_lived(&world, 0).await;
+    logged_in(&world).await;
+    short_lived(&world, 1_800).await;
+    let wire = Proxy::to(world.sandbox.port()).await;
+    wire.set(Faults {
+        holds_back: true,
+        ..Faults::default()
+    });
+    (world, wire)
+}
+
+async fn until_refreshed(world: &World) {
+    let refreshed = async || counts(world).await["refreshes"] == 1;
+    eventually(REST_TIME_MAX, "HubSpot has answered", refreshed).await;
+}
+
+/// Only the refresh token that the sandbox gave last opens the account.
+async fn assert_it_was_kept(world: World, base: &str) {
+    let world = world.set("accounts.default.base_url", base);
+    let told = run(&world, &["check"]).await;
+    assert!(told.starts_with("exit 0"), "{told}");
+    assert_eq!(counts(&world).await["refused"], 0);
+}
+
+#[tokio::test]
+async fn a_worker_that_stops_waits_for_the_refresh_under_way() {
+    let (world, wire) = held_refresh().await;
+    let base = world.sandbox.base().to_owned();
+    let through = format!("http://127.0.0.1:{}", wire.port());
+    let world = world.set("accounts.default.base_url", &through);
+    let mut worker = world.start_worker();
+    until_refreshed(&world).await;
+    worker.signal("-TERM").await;
+    worker
+        .until_said_like("waits for HubSpot's answer to a refresh")
+        .await;
+    assert!(worker.is_running());
+    wire.set(Faults::default());
+    assert_eq!(worker.ended().await.code(), Some(0));
+    assert_it_was_kept(world, &base).await;
+}
+
+#[tokio::test]
+async fn an_interrupted_check_waits_for_the_refresh_under_way() {
+    let (world, wire) = held_refresh().await;
+    let base = world.sandbox.base().to_owned();
+    let through = format!("http://127.0.0.1:{}", wire.port());
+    let world = world.set("accounts.default.base_url", &through);
+    let mut check = world.command(&["check"]).spawn().unwrap();
+    until_refreshed(&world).await;
+    let pid = check.id().unwrap().to_string();
+    let sent = Command::new("kill").args(["-INT", &pid]).status().await;
+    assert!(sent.unwrap().success());
+    let mut talk = BufReader::new(check.stderr.take().unwrap()).lines();
+    let says = async {
+        while let Some(line) = talk.next_line().await.unwrap() {
+            if line.contains("waits for HubSpot's answer to a refresh") {
+                return;
+            }
+        }
+        panic!("it never said that it waits");
+    };
+    within(REST_TIME_MAX, "it says that it waits", says).await;
+    wire.set(Faults::default());
+    let ended = within(REST_TIME_MAX, "it ends", check.wait()).await;
+    assert_eq!(ended.unwrap().code(), Some(130));
+    assert_it_was_kept(world, &base).await;
 }

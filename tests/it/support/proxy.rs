@@ -39,6 +39,8 @@ pub struct Faults {
     pub swallows_there: bool,
     /// The same with what comes back.
     pub swallows_back: bool,
+    /// Keeps what comes back until it is told otherwise.
+    pub holds_back: bool,
 }
 
 /// What every wire of a proxy follows.
@@ -161,7 +163,7 @@ async fn carry(mut near: TcpStream, mut far: TcpStream, mut orders: Orders) {
 async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
-    orders: Orders,
+    mut orders: Orders,
     way: Way,
 ) -> io::Result<()> {
     let mut buffer = vec![0; CHUNK_BYTES];
@@ -175,6 +177,10 @@ async fn pump(
             (0, false) => return to.shutdown().await,
             (_, true) => continue,
             (_, false) => {}
+        }
+        if way == Way::Back {
+            // Where nobody can tell any more, it goes on.
+            let _ = orders.faults.wait_for(|faults| !faults.holds_back).await;
         }
         tokio::time::sleep(faults.time_for(count)).await;
         let chunk = &mut buffer[..count];
