@@ -23,35 +23,7 @@
 //! The model follows HubSpot's specs and what was seen of it. Where HubSpot is silent, a comment
 //! says what was chosen.
 //!
-//! # Provoking a fault
-//!
-//! For all calls: `--faults 5xx=0.05,cut=0.02,401=20s` ([`faults::Faults`]), also at run time with
-//! `curl -d '5xx=0.05' http://ADDR/_sandbox/faults`. For one email, by its address
-//! ([`faults::Magic`]):
-//!
-//! | recipient | what happens |
-//! |---|---|
-//! | `ada+PREVIOUSLY_BOUNCED@…` | accepted; this final result (any of HubSpot's 51, or `X_…`) |
-//! | `ada+http400@…`, `+http503x2` | this status, each time or the first two times |
-//! | `ada+400-text@…` | 400 with plain text |
-//! | `ada+daily@…` | 429 of the day's limit |
-//! | `ada+5xx@…`, `+5xx-sent` | a 5xx; nothing is sent, or the mail is sent all the same |
-//! | `ada+cut@…`, `+cut-before` | the connection is reset after, or before, the mail was sent |
-//! | `ada+never@…` | the mail is sent and no answer comes |
-//! | `ada+slow@…` | the answer takes 10 s longer |
-//! | `ada+late@…`, `+lost` | the final result takes a minute longer, or never comes |
-//!
-//! Any of them takes `xN` (`cutx1`): the first N times, then all is well. Calls are counted by
-//! `sendId`, results by address, so that a replay under another `sendId` can go well.
-//!
-//! Three `emailId`s are no email that can be sent: 404 is none, 1001 is a batch email, 1002 is not
-//! published; 1003 is made for marketing single send. A token with `-unscoped` in it may not send.
-//!
-//! # OAuth
-//!
-//! `GET /oauth/authorize` consents at once, and `POST /oauth/{v1,v3,2026-03,2026-09}/token` issues tokens
-//! that open the portal until their end. `curl -d '{"rotate":true,"expires_in":60}'
-//! http://ADDR/_sandbox/oauth` changes how ([`model::OAuthControl`]); a GET counts the calls.
+#![doc = include_str!("../docs/sandbox.md")]
 
 pub mod answer;
 mod checker;

@@ -14,12 +14,21 @@ use super::signals::Stop;
 use crate::config::ACCOUNT_TYPES;
 use crate::sandbox::{self, Faults, Limit, Options, Span};
 
+const CONTROL: &str = "\
+Trouble for one email: by its address, as ada+http503x2@example.com or ada+PREVIOUSLY_BOUNCED@example.com.
+A token that ends in -portal-42 opens portal 42; one with -unscoped in it may not send.
+While it runs: curl http://ADDR/_sandbox/faults lists every tag, and
+  curl -d 5xx=0.05 http://ADDR/_sandbox/faults      sets what goes wrong
+  curl -d TOKEN http://ADDR/_sandbox/token          sets the tokens that are good (*: any)
+  curl -d '{\"expires_in\":60}' http://ADDR/_sandbox/oauth
+docs/sandbox.md tells all of it.";
+
 /// Run a stand-in for HubSpot, for demos, tests and producers' own CI
 ///
 /// It takes Single Send as HubSpot does, remembers sendIds, counts limits, and sends nothing. Its
 /// page shows the mail.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, after_long_help = CONTROL)]
 pub(super) struct Args {
     #[command(subcommand)]
     other: Option<Other>,

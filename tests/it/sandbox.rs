@@ -340,3 +340,39 @@ async fn latency_is_added_after_the_arrival_was_counted() {
     assert!(began.elapsed() >= Duration::from_millis(200));
     assert!(counted < began.elapsed());
 }
+
+/// docs/sandbox.md has every tag of an address, and each address of its control answers as it says.
+#[tokio::test]
+async fn its_page_of_the_docs_is_true() {
+    const PAGE: &str = include_str!("../../docs/sandbox.md");
+    let sandbox = start(Options::default()).await;
+    let told = sandbox.get("/_sandbox/faults").await;
+    let tags = told["tags"].as_array().unwrap();
+    for tag in tags {
+        let text = |name| tag[name].as_str().unwrap();
+        let line = format!("| `{}` | {} |", text("tag"), text("meaning"));
+        assert!(PAGE.contains(&line), "missing: {line}");
+    }
+    let rows = PAGE
+        .lines()
+        .filter(|line| line.starts_with("| `/_sandbox/"));
+    let rows: Vec<Vec<&str>> = rows
+        .map(|row| row.split('|').map(str::trim).collect())
+        .collect();
+    assert_eq!(rows.len(), 7);
+    for row in rows {
+        let [_, path, get, post, _] = row[..] else {
+            panic!("{row:?}");
+        };
+        let url = format!("{}{}", sandbox.base, path.trim_matches('`'));
+        let got = sandbox.http.get(&url).send().await.unwrap();
+        assert_eq!(got.status().is_success(), !get.is_empty(), "GET {path}");
+        let body = if path.contains("oauth") { "{}" } else { "" };
+        let posted = sandbox.http.post(&url).body(body).send().await.unwrap();
+        assert_eq!(
+            posted.status().is_success(),
+            !post.is_empty(),
+            "POST {path}"
+        );
+    }
+}
