@@ -9,7 +9,7 @@ use reqwest::{Client, Method, RequestBuilder};
 use secrecy::{ExposeSecret, SecretString};
 use url::{Url, form_urlencoded};
 
-use super::classify::{Granted, classify};
+use super::classify::{Granted, classify, introspected};
 use super::pkce::Attempt;
 use super::{Grant, OAuthError, Words};
 use crate::client::{self, innermost};
@@ -117,6 +117,23 @@ impl App {
         Ok(new)
     }
 
+    /// Asks HubSpot whether it still takes the refresh token, which it does not spend.
+    ///
+    /// # Errors
+    /// [`OAuthError`]; [`OAuthError::InvalidGrant`] where HubSpot takes it no more.
+    pub async fn introspect(&self, grant: &Grant) -> Result<(), OAuthError> {
+        let token = grant.refresh_token.expose_secret();
+        let request = if self.config.version == "v1" {
+            self.client.request(Method::GET, self.of_old(token))
+        } else {
+            let form = [("token", token), ("token_type_hint", "refresh_token")];
+            self.form("token/introspect", &form).await?
+        };
+        let (status, body, retry_after) = send(request).await?;
+        let (secrets, now) = ([&grant.refresh_token], grant.issued_at);
+        introspected(status, &body, retry_after, &secrets, now)
+    }
+
     /// Tells HubSpot that the refresh token is used no more. Access tokens live on to their end.
     ///
     /// # Errors
@@ -124,11 +141,7 @@ impl App {
     pub async fn revoke(&self, grant: &Grant) -> Result<(), OAuthError> {
         let token = grant.refresh_token.expose_secret();
         let request = if self.config.version == "v1" {
-            let mut url = self.under("v1/refresh-tokens/");
-            if let Ok(mut path) = url.path_segments_mut() {
-                path.pop_if_empty().push(token);
-            }
-            self.client.request(Method::DELETE, url)
+            self.client.request(Method::DELETE, self.of_old(token))
         } else {
             let form = [("token", token), ("token_type_hint", "refresh_token")];
             self.form("token/revoke", &form).await?
@@ -182,6 +195,15 @@ impl App {
         Ok((self.client.request(Method::POST, url))
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(body.finish()))
+    }
+
+    /// Where v1 has a refresh token.
+    fn of_old(&self, token: &str) -> Url {
+        let mut url = self.under("v1/refresh-tokens/");
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().push(token);
+        }
+        url
     }
 
     fn under(&self, path: &str) -> Url {

@@ -37,6 +37,14 @@ struct TokenResponse {
     scopes: Option<Vec<String>>,
 }
 
+/// HubSpot's answer about a token. v1 tells no `active`, and of one that it takes the portal.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct TokenInfo {
+    active: Option<bool>,
+    hub_id: Option<u64>,
+}
+
 /// Every field may be missing, and any may be of another kind.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -77,6 +85,36 @@ pub(super) fn classify(
         None if status == 429 => OAuthError::Limited { words, retry_after },
         None => OAuthError::Failed { words },
     })
+}
+
+/// The answer to whether HubSpot still takes a refresh token. `secrets` as in [`classify`].
+///
+/// A 404 tells nothing: v1 is about to end, and what it says of an unknown token was not seen.
+pub(super) fn introspected(
+    status: u16,
+    body: &[u8],
+    retry_after: Option<Duration>,
+    secrets: &[&SecretString],
+    now: Timestamp,
+) -> Result<(), OAuthError> {
+    if !(200..300).contains(&status) {
+        return classify(status, body, retry_after, secrets, now).map(|_| ());
+    }
+    let told = |message: &str| Words {
+        status,
+        message: Some(message.into()),
+        ..Words::default()
+    };
+    let info: TokenInfo = serde_json::from_slice(body).unwrap_or_default();
+    match (info.active, info.hub_id) {
+        (Some(true), _) | (None, Some(_)) => Ok(()),
+        (Some(false), _) => Err(OAuthError::InvalidGrant {
+            words: told("the refresh token is not active"),
+        }),
+        (None, None) => Err(OAuthError::Failed {
+            words: told("the answer does not tell of the refresh token"),
+        }),
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -272,6 +310,36 @@ mod tests {
             past.ok().unwrap().expires_at.to_string(),
             "2026-11-22T10:00:00Z"
         );
+    }
+
+    #[test]
+    fn what_is_told_of_a_refresh_token_is_taken_refused_or_nothing() {
+        for (status, body, verdict) in [
+            (200, r#"{"active":true,"hub_id":42}"#, "taken"),
+            (200, r#"{"active":false}"#, "InvalidGrant"),
+            (200, r#"{"active":false,"hub_id":42}"#, "InvalidGrant"),
+            // v1.
+            (200, r#"{"token":"x","hub_id":42}"#, "taken"),
+            (
+                400,
+                r#"{"status":"BAD_REFRESH_TOKEN","message":"x"}"#,
+                "InvalidGrant",
+            ),
+            (404, r#"{"status":"error","message":"x"}"#, "Failed"),
+            (400, r#"{"error":"invalid_client"}"#, "InvalidClient"),
+            (503, "", "Failed"),
+            (200, "<html>", "Failed"),
+            (200, r#"{"active":"yes"}"#, "Failed"),
+            (200, "{}", "Failed"),
+        ] {
+            let now = "2026-11-22T10:00:00Z".parse().unwrap();
+            let secrets = [&SecretString::from("the-secret")];
+            let told = match introspected(status, body.as_bytes(), None, &secrets, now) {
+                Ok(()) => "taken".to_owned(),
+                Err(error) => format!("{error:?}"),
+            };
+            assert!(told.starts_with(verdict), "{status} {body}: {told}");
+        }
     }
 
     #[test]

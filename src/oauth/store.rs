@@ -86,10 +86,7 @@ impl Store {
         let file = match File::open(self.file()) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(OAuthError::NotLoggedIn {
-                    account: self.account.clone(),
-                    file: self.file().display().to_string(),
-                });
+                return Err(self.not_logged_in());
             }
             Err(error) => return Err(self.unusable(&error)),
         };
@@ -281,6 +278,15 @@ impl Store {
     /// An account's name has no dot, so that no other's begins with this one.
     fn draft_prefix(&self) -> String {
         format!(".{}.grant.", self.account)
+    }
+
+    /// There is no file.
+    #[must_use]
+    pub fn not_logged_in(&self) -> OAuthError {
+        OAuthError::NotLoggedIn {
+            account: self.account.clone(),
+            file: self.file().display().to_string(),
+        }
     }
 
     fn unusable(&self, error: &io::Error) -> OAuthError {

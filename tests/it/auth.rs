@@ -3,6 +3,8 @@
 mod desk;
 mod keeper;
 mod login;
+mod logout;
 mod migrate;
 mod secrets;
+mod status;
 mod worker;

@@ -93,6 +93,7 @@ pub struct Counts {
     exchanges: u64,
     refreshes: u64,
     revocations: u64,
+    introspections: u64,
     refused: u64,
 }
 
@@ -206,16 +207,20 @@ impl OAuth {
                 self.told(told, answers)
             }
             Ask::Introspect => {
+                self.counts.introspections += 1;
                 let told = self
                     .client(form)
                     .map(|()| self.introspect(now, form.get("token")));
                 self.told(told, answers)
             }
-            Ask::Info(token) => match self.introspect(now, &token) {
-                // What v1 says of an unknown token was not seen.
-                told if told.get("active") == Some(&json!(false)) => answers.not_found(),
-                told => answers.json(200, &told),
-            },
+            Ask::Info(token) => {
+                self.counts.introspections += 1;
+                match self.introspect(now, &token) {
+                    // What v1 says of an unknown token was not seen.
+                    told if told.get("active") == Some(&json!(false)) => answers.not_found(),
+                    told => answers.json(200, &told),
+                }
+            }
             Ask::Revoke => {
                 self.counts.revocations += 1;
                 let told = self.client(form).map(|()| {

@@ -188,47 +188,6 @@ async fn a_login_that_is_not_meant_stores_nothing() {
 }
 
 #[tokio::test]
-async fn a_logout_revokes_and_forgets() {
-    let world = desk(&[]).await;
-    let told = run(&world, &["auth", "status"]).await;
-    assert!(told.starts_with("exit 64"), "{told}");
-    assert!(
-        told.contains("run `postrider auth login --account default`"),
-        "{told}"
-    );
-    for version in ["2026-09", "v1"] {
-        let world = desk(&[]).await.set("oauth.version", version);
-        logged_in(&world).await;
-        let told = run(&world, &["auth", "logout"]).await;
-        assert!(told.contains("nobody is there to answer"), "{told}");
-        let told = run(&world, &["auth", "logout", "--yes"]).await;
-        assert!(told.starts_with("exit 0\nlogged out"), "{told}");
-        assert!(told.contains("Connected Apps"), "{told}");
-        assert_eq!(counts(&world).await["revocations"], 1);
-        assert!(!world.path("postrider-oauth/default.grant").exists());
-        let told = run(&world, &["auth", "logout", "--yes"]).await;
-        assert!(
-            told.starts_with("exit 0\naccount default was not logged in"),
-            "{told}"
-        );
-        assert_eq!(counts(&world).await["revocations"], 1);
-    }
-}
-
-#[tokio::test]
-async fn a_logout_that_hubspot_does_not_hear_still_forgets() {
-    let world = desk(&[]).await;
-    logged_in(&world).await;
-    world.sandbox.tell("oauth", r#"{"answer":503}"#).await;
-    let told = run(&world, &["auth", "logout", "--yes"]).await;
-    assert!(told.starts_with("exit 0\nlogged out"), "{told}");
-    assert!(
-        told.contains("could not be revoked") && told.contains("HTTP 503"),
-        "{told}"
-    );
-}
-
-#[tokio::test]
 async fn a_file_that_is_not_as_it_should_be_tells_the_next_step() {
     let world = desk(&[]).await;
     logged_in(&world).await;
