@@ -36,8 +36,8 @@ use crate::message::AccountName;
 pub use account::ACCOUNT_TYPES;
 pub use command::output_of;
 pub use hapikey::{
-    DEAD_SINCE as HAPIKEY_DEAD_SINCE, foreign as foreign_hapikeys, is_like as is_api_key,
-    places as hapikey_places,
+    DEAD_SINCE as HAPIKEY_DEAD_SINCE, Places as HapikeyPlaces, foreign as foreign_hapikeys,
+    is_like as is_api_key, places as hapikey_places,
 };
 pub use oauth::{KEY_BYTES as OAUTH_KEY_BYTES, OAuthConfig};
 pub use raw::KEYS;

@@ -66,74 +66,123 @@ pub fn foreign(sources: &Sources) -> Vec<String> {
     found.map(|(name, _)| shown(name)).collect()
 }
 
-/// Every place of the configuration where an API key stands, in words. It never fails: what cannot
-/// be read is passed over, and told when the configuration is loaded.
+/// Where API keys stand, in words.
+#[derive(Debug, Default)]
+pub struct Places {
+    pub found: Vec<String>,
+    /// What could not be looked through, and why: one may stand there.
+    pub unread: Vec<String>,
+}
+
+/// Every place of the configuration where an API key stands. It loads nothing, since an API key is
+/// what keeps a configuration from being loaded.
 #[must_use]
-pub fn places(sources: &Sources) -> Vec<String> {
-    let mut found = Vec::new();
+pub fn places(sources: &Sources) -> Places {
+    let mut places = Places::default();
     let default = || Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists());
     if let Some(path) = sources.file.clone().or_else(default) {
-        in_file(&path, &mut found);
+        places.in_file(&path);
     }
     for (name, value) in &sources.env {
         let Some(key) = name.strip_prefix(ENV_PREFIX) else {
             continue;
         };
         let key = key.replace("__", ".").to_lowercase();
-        if holds_one(&key, value) {
-            found.push(format!("variable {}", shown(name)));
+        if places.holds_one(&key, value) {
+            places.found.push(format!("variable {}", shown(name)));
         }
     }
-    found.extend(foreign(sources).into_iter().map(|name| {
+    let foreign = foreign(sources).into_iter().map(|name| {
         format!("variable {name} (which Postrider does not read; another program may)")
-    }));
-    found
+    });
+    places.found.extend(foreign);
+    places
 }
 
-/// The text of a file whose TOML is broken is looked through line by line.
-fn in_file(path: &Path, found: &mut Vec<String>) {
-    let Ok(text) = std::fs::read_to_string(path) else {
-        return;
-    };
-    let mut lines = Vec::new();
-    if let Ok(document) = DeTable::parse(&text) {
-        in_table(&text, "", document.get_ref(), 0, &mut lines);
-    } else {
-        let named = text.lines().enumerate().filter(|(_, line)| is_name(line));
-        lines.extend(named.map(|(index, _)| index + 1));
-    }
-    lines.sort_unstable();
-    lines.dedup();
-    let told = lines
-        .into_iter()
-        .map(|line| format!("{} line {line}", path.display()));
-    found.extend(told);
-}
-
-fn in_table(text: &str, above: &str, table: &DeTable<'_>, depth: usize, lines: &mut Vec<usize>) {
-    for (name, value) in table {
-        let key = format!("{above}.{}", name.get_ref());
-        let value = value.get_ref();
-        let mut here = is_name(&key);
-        if let DeValue::String(value) = value {
-            here = holds_one(&key, value);
-        } else if let DeValue::Table(inner) = value
-            && depth < DEPTH_MAX
-            && !here
-        {
-            in_table(text, &key, inner, depth + 1, lines);
+impl Places {
+    /// The text of a file whose TOML is broken is looked through line by line.
+    fn in_file(&mut self, path: &Path) {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => {
+                let place = path.display();
+                self.unread
+                    .push(format!("the file {place} cannot be read: {error}"));
+                return;
+            }
+        };
+        let mut lines = Vec::new();
+        match DeTable::parse(&text) {
+            Ok(document) => self.in_table(&text, "", document.get_ref(), 0, &mut lines),
+            Err(error) => {
+                let named = text.lines().enumerate().filter(|(_, line)| is_name(line));
+                lines.extend(named.map(|(index, _)| index + 1));
+                let line = error.span().map_or(1, |span| line_of(&text, span.start));
+                self.unread.push(format!(
+                    "{} line {line} is not TOML: {}",
+                    path.display(),
+                    error.message()
+                ));
+            }
         }
-        if here {
-            lines.push(line_of(text, name.span().start));
+        lines.sort_unstable();
+        lines.dedup();
+        let told = lines
+            .into_iter()
+            .map(|line| format!("{} line {line}", path.display()));
+        self.found.extend(told);
+    }
+
+    fn in_table(
+        &mut self,
+        text: &str,
+        above: &str,
+        table: &DeTable<'_>,
+        depth: usize,
+        lines: &mut Vec<usize>,
+    ) {
+        for (name, value) in table {
+            let key = format!("{above}.{}", name.get_ref());
+            let value = value.get_ref();
+            let mut here = is_name(&key);
+            if let DeValue::String(value) = value {
+                here = self.holds_one(&key, value);
+            } else if let DeValue::Table(inner) = value
+                && depth < DEPTH_MAX
+                && !here
+            {
+                self.in_table(text, &key, inner, depth + 1, lines);
+            }
+            if here {
+                lines.push(line_of(text, name.span().start));
+            }
         }
     }
-}
 
-/// Whether this key and its value are, hold or name a file with an API key.
-fn holds_one(key: &str, value: &str) -> bool {
-    let last = key.rsplit('.').next().unwrap_or_default();
-    let is_token_file = last.ends_with("token_file") && in_token_file(Path::new(value));
-    is_name(key) || is_in(value) || (last.ends_with("token") && is_like(value)) || is_token_file
+    /// Whether this key and its value are, hold or name a file with an API key.
+    fn holds_one(&mut self, key: &str, value: &str) -> bool {
+        let last = key.rsplit('.').next().unwrap_or_default();
+        let is_one = is_name(key) || is_in(value) || (last.ends_with("token") && is_like(value));
+        is_one || (last.ends_with("token_file") && self.in_token_file(key, Path::new(value)))
+    }
+
+    /// What is no plain file may wait for ever, and gives what it holds to whoever reads it first.
+    fn in_token_file(&mut self, key: &str, path: &Path) -> bool {
+        let text = match std::fs::metadata(path) {
+            Ok(found) if !found.is_file() => Err("is no plain file".to_owned()),
+            Ok(_) => read_secret(path),
+            Err(error) => Err(format!("cannot be read: {error}")),
+        };
+        match text {
+            Ok(text) => is_like(&text),
+            Err(why) => {
+                let (key, place) = (shown(key.trim_start_matches('.')), path.display());
+                self.unread
+                    .push(format!("the file of {key}, {place}, {why}"));
+                false
+            }
+        }
+    }
 }
 
 /// Whether a token file holds an API key. One that cannot be read is no matter here: whoever needs

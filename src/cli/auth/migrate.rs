@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::config::{HAPIKEY_DEAD_SINCE, Sources, hapikey_places};
+use crate::config::{HAPIKEY_DEAD_SINCE, HapikeyPlaces, Sources, hapikey_places};
 
 /// What HubSpot's own pages call the places was looked up in 2026.
 const STEPS: [(&str, &str); 6] = [
@@ -49,27 +49,47 @@ const STEPS: [(&str, &str); 6] = [
 ];
 
 pub(super) fn run(sources: &Sources, output: &mut Output) -> Result<(), Failure> {
-    let found = hapikey_places(sources);
+    let places = hapikey_places(sources);
     if output.json {
         let steps: Vec<_> = STEPS
             .iter()
             .map(|(step, how)| json!({"step": step, "how": how}))
             .collect();
-        output
-            .object(&json!({"dead_since": HAPIKEY_DEAD_SINCE, "found": found, "steps": steps}))?;
+        output.object(&json!({
+            "dead_since": HAPIKEY_DEAD_SINCE,
+            "found": places.found,
+            "unread": places.unread,
+            "steps": steps,
+        }))?;
+    } else {
+        tell(&places, output)?;
+    }
+    if places.unread.is_empty() {
         return Ok(());
     }
+    Err(Failure::usage(format!(
+        "not all was looked through: {}",
+        places.unread.join("; ")
+    ))
+    .hint(
+        "mend what is named, or correct its path, and run this again: an API key may stand there",
+    ))
+}
+
+fn tell(places: &HapikeyPlaces, output: &mut Output) -> Result<(), Failure> {
     output.line(format_args!(
         "HubSpot's API keys (hapikey) died on {HAPIKEY_DEAD_SINCE}: every call with one is refused."
     ))?;
     output.line("")?;
-    if found.is_empty() {
-        output.line("None was found in the configuration or in the environment.")?;
-    } else {
+    if !places.found.is_empty() {
         output.line("One stands in:")?;
-        for place in &found {
+        for place in &places.found {
             output.line(format_args!("  {place}"))?;
         }
+    } else if places.unread.is_empty() {
+        output.line("None was found in the configuration or in the environment.")?;
+    } else {
+        output.line("None was found so far, and not all could be looked through.")?;
     }
     for (number, (step, how)) in (1..).zip(STEPS) {
         output.line(format_args!("\n{number}. {step}"))?;

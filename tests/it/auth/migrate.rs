@@ -1,6 +1,7 @@
 //! The way from an API key, and the key that seals.
 
 use super::desk::{desk, run};
+use crate::support::secret::{keep, keep_with_mode};
 
 const API_KEY: &str = "11111111-2222-3333-4444-555555555555";
 
@@ -28,6 +29,52 @@ async fn the_way_from_an_api_key_is_told_where_it_stands() {
     let told = run(&world, &["auth", "migrate", "--json"]).await;
     let told: serde_json::Value = serde_json::from_str(told.lines().nth(1).unwrap()).unwrap();
     assert_eq!(told["found"].as_array().unwrap().len(), 1);
+}
+
+/// What could not be looked at is no place where none was found.
+#[tokio::test]
+async fn what_cannot_be_looked_through_is_told() {
+    let world = desk(&[]).await;
+    let exit_64 = async |args: &[&str], words: &[&str]| {
+        let args = [&["auth", "migrate"], args].concat();
+        let told = run(&world, &args).await;
+        assert!(told.starts_with("exit 64"), "{told}");
+        assert!(!told.contains("None was found in"), "{told}");
+        for word in words {
+            assert!(told.contains(word), "{word}: {told}");
+        }
+    };
+    let missing = ["--config", "nowhere.toml"];
+    exit_64(&missing, &["the file nowhere.toml cannot be read"]).await;
+    // The steps are told all the same.
+    exit_64(&missing, &["Make a service key"]).await;
+
+    std::fs::write(world.path("broken.toml"), "a = \nhapikey = 'x'\n").unwrap();
+    let broken = ["--config", "broken.toml"];
+    let found = ["broken.toml line 1 is not TOML", "broken.toml line 2\n"];
+    exit_64(&broken, &found).await;
+
+    let file = |name: &str| {
+        let text = format!("[accounts.shop]\ntoken_file = '{name}'\n");
+        std::fs::write(world.path("shop.toml"), text).unwrap();
+        ["--config", "shop.toml"]
+    };
+    let key = "the file of accounts.shop.token_file, ";
+    exit_64(
+        &file("no-token"),
+        &[key, "no-token, cannot be read: No such file"],
+    )
+    .await;
+    exit_64(&file("."), &[key, "is no plain file"]).await;
+    keep_with_mode(&world.path("open-token"), API_KEY, 0o644);
+    exit_64(&file("open-token"), &[key, "its mode is 644"]).await;
+    keep(&world.path("open-token"), API_KEY);
+    let told = run(&world, &["auth", "migrate", "--config", "shop.toml"]).await;
+    assert!(told.starts_with("exit 0"), "{told}");
+    assert!(
+        told.contains("shop.toml line 2") && !told.contains("1111"),
+        "{told}"
+    );
 }
 
 #[tokio::test]

@@ -124,7 +124,7 @@ fn every_place_of_an_api_key_is_found() {
         ]),
         flags: Vec::new(),
     };
-    let found = hapikey_places(&sources).join("\n");
+    let found = hapikey_places(&sources).found.join("\n");
     let found = found.replace(path.to_str().unwrap(), "FILE");
     insta::assert_snapshot!(found, @"
     FILE line 2
@@ -137,7 +137,9 @@ fn every_place_of_an_api_key_is_found() {
     assert_eq!(foreign_hapikeys(&sources), ["HUBSPOT_HAPIKEY"]);
     std::fs::write(&path, "hapikey = x = 1\n").unwrap();
     sources.env.clear();
-    assert_eq!(hapikey_places(&sources).len(), 1, "of a broken file too");
+    let places = hapikey_places(&sources);
+    assert_eq!(places.found.len(), 1, "of a broken file too");
+    assert_eq!(places.unread.len(), 1, "and not all of it was read");
     // Another program's variable is no reason to refuse.
     load_env(&[("HUBSPOT_HAPIKEY", API_KEY)]).unwrap();
 }
