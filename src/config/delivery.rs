@@ -78,7 +78,16 @@ fn refuse_in_production(keys: &Section<'_>) -> Result<(), ConfigError> {
                  whom the request says",
                 entry.place
             ),
-            "set environment to another name, such as \"qa\", or remove it",
+            // Where a variable was set for another environment, production is not what is wrong.
+            match &entry.place {
+                place if place.is_file() => {
+                    "set environment to another name, such as \"qa\", or remove it".to_owned()
+                }
+                place => format!(
+                    "unset {place}; or, if this is not production, set environment to another name, \
+                     such as \"qa\""
+                ),
+            },
         )),
     }
 }

@@ -213,7 +213,10 @@ impl OAuthConfig {
         let text = self.client_secret.read("client_secret")?;
         token_of(text.expose_secret()).ok_or_else(|| {
             ConfigError::new(
-                "oauth.client_secret_file holds no client secret",
+                format!(
+                    "{} holds no client secret",
+                    self.client_secret.told("client_secret")
+                ),
                 "write the app's client secret into the file, and nothing else",
             )
         })
@@ -227,7 +230,7 @@ impl OAuthConfig {
         let text = self.key.read("key")?;
         key_of(text.expose_secret()).ok_or_else(|| {
             ConfigError::new(
-                format!("{} holds no key", self.key.name("key")),
+                format!("{} holds no key", self.key.told("key")),
                 format!("it takes {KEY_TAKES}, and nothing else"),
             )
         })
@@ -272,6 +275,15 @@ impl Kept {
                     "run it by hand: it prints the secret on stdout, and nothing else",
                 )),
             },
+        }
+    }
+
+    /// The key that names it, and of a file which one it is.
+    fn told(&self, key: &str) -> String {
+        let name = self.name(key);
+        match self {
+            Self::File(path) => format!("the file of {name}, {},", path.display()),
+            Self::Given(_) | Self::Command(_) => name,
         }
     }
 

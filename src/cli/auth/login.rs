@@ -19,7 +19,7 @@ use crate::cli::signals::Stop;
 use crate::clock::Clock;
 use crate::config::{AccountConfig, Api, Config, has_display};
 use crate::message::AccountName;
-use crate::oauth::{App, Attempt, Grant, OAuthError, Store};
+use crate::oauth::{App, Attempt, Grant, OAuthError, Store, Words};
 use crate::provider::hubspot::missing_scope;
 
 /// How long a person may take to consent.
@@ -60,6 +60,7 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
     } else {
         listener(&oauth.redirect_url).await
     };
+    let is_pasted = listener.is_none();
     show(&app.authorize_url(&attempt), args, output)?;
     let answered = async {
         match listener {
@@ -80,7 +81,18 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
     let code = code_of(answer?)?;
 
     let now = Clock::system().now();
-    let grant = app.exchange(&attempt, &code, now).await.map_err(told)?;
+    let exchanged = app.exchange(&attempt, &code, now).await;
+    let grant = exchanged.map_err(|error| match &error {
+        OAuthError::InvalidGrant { words } => bad_code(name, is_pasted, words),
+        OAuthError::NotLoggedIn { .. }
+        | OAuthError::InvalidClient { .. }
+        | OAuthError::Limited { .. }
+        | OAuthError::Unreachable { .. }
+        | OAuthError::Failed { .. }
+        | OAuthError::Busy { .. }
+        | OAuthError::Config(_)
+        | OAuthError::Store { .. } => told(error),
+    })?;
     refuse_other_portal(name, account, &grant)?;
     let lock = store.lock().await.map_err(told)?;
     let (kept, place) = (grant.clone(), store.clone());
@@ -149,6 +161,25 @@ fn code_of(answer: Answer) -> Result<SecretString, Failure> {
         .hint("consent as a user who may install apps, in the portal that is meant")),
         Answer::NotOurs | Answer::Nothing => Err(Failure::bug("an answer that is none was taken")),
     }
+}
+
+/// There is no login yet that could have been revoked: it is the code.
+fn bad_code(name: &AccountName, is_pasted: bool, words: &Words) -> Failure {
+    let (may_be, flag) = if is_pasted {
+        (
+            "mistyped, too old, used before, or of another login",
+            " --paste",
+        )
+    } else {
+        ("too old, or was used before", "")
+    };
+    Failure::usage(format!(
+        "HubSpot does not take the code, which is {may_be}: {words}; nothing was stored"
+    ))
+    .hint(format!(
+        "begin anew with `postrider auth login --account {name}{flag}`; a code is good once, and for a \
+         short time"
+    ))
 }
 
 fn refuse_other_portal(

@@ -127,6 +127,27 @@ async fn a_code_can_be_pasted() {
 }
 
 #[tokio::test]
+async fn a_code_that_hubspot_does_not_know_is_called_what_it_is() {
+    let world = desk(&[]).await;
+    let mut login = Login::start(&world, &["--paste"]).await;
+    login.paste("na1-mistyped").await;
+    let ended = login.end().await;
+    assert_eq!(ended.exit, 64, "{ended:?}");
+    for words in [
+        "HubSpot does not take the code",
+        "mistyped",
+        "too old",
+        "nothing was stored",
+        "BAD_AUTH_CODE",
+        "hint: begin anew with `postrider auth login --account default --paste`",
+    ] {
+        assert!(ended.talk.contains(words), "{words}: {}", ended.talk);
+    }
+    assert!(!ended.talk.contains("uninstalled"), "{}", ended.talk);
+    assert!(!world.path("postrider-oauth/default.grant").exists());
+}
+
+#[tokio::test]
 async fn a_login_that_is_not_meant_stores_nothing() {
     let world = desk(&[]).await.set("accounts.default.portal_id", "7");
     let stored = || world.path("postrider-oauth/default.grant").exists();
@@ -209,7 +230,8 @@ async fn a_file_that_is_not_as_it_should_be_tells_the_next_step() {
     std::fs::write(world.path("key"), "no key").unwrap();
     let told = run(&world, &["auth", "status"]).await;
     assert!(
-        told.contains("oauth.key_file holds no key") && !told.contains("no key\n--"),
+        told.contains("the file of oauth.key_file, key, holds no key")
+            && !told.contains("no key\n--"),
         "{told}"
     );
     std::fs::remove_file(world.path("key")).unwrap();

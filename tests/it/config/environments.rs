@@ -97,7 +97,7 @@ fn what_is_wrong_names_the_key_and_repeats_no_address() {
     "#);
     insta::assert_snapshot!(refused_env("POSTRIDER_DELIVERY__SINK", "eve@evil.example"), @r#"
     delivery.sink (variable POSTRIDER_DELIVERY__SINK) is set, and the environment is production, where mail goes to whom the request says
-    hint: set environment to another name, such as "qa", or remove it
+    hint: unset variable POSTRIDER_DELIVERY__SINK; or, if this is not production, set environment to another name, such as "qa"
     "#);
     let qa = |text: &str| refused(&format!("environment = 'qa'\n[delivery]\n{text}"));
     insta::assert_snapshot!(qa("mode = 'everyone'"), @r#"

@@ -77,6 +77,29 @@ fn a_key_that_cannot_be_had_is_told_and_not_shown() {
 }
 
 #[test]
+fn a_file_that_holds_no_secret_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, "hidden twice").unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    let path = path.display();
+    let text =
+        format!("[oauth]\nclient_id = 'a'\nclient_secret_file = '{path}'\nkey_file = '{path}'");
+    let app = load(&text).unwrap().oauth.unwrap();
+    let key = app.key().unwrap_err();
+    assert_eq!(
+        key.problem,
+        format!("the file of oauth.key_file, {path}, holds no key")
+    );
+    let secret = app.client_secret().unwrap_err();
+    assert_eq!(
+        secret.problem,
+        format!("the file of oauth.client_secret_file, {path}, holds no client secret")
+    );
+    assert!(!format!("{key:?} {secret:?}").contains("hidden"));
+}
+
+#[test]
 fn an_api_key_is_refused_wherever_it_stands() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
