@@ -64,9 +64,10 @@ impl Rules {
                 problem: format!(
                     "held: environment \"{environment}\" sends nothing (delivery.mode = \"hold\")"
                 ),
-                hint: "`postrider dead show ID` shows it whole; under another delivery.mode \
-                       `postrider dead replay ID` sends it"
-                    .to_owned(),
+                hint:
+                    "nothing of it is lost: under another delivery.mode `postrider dead replay ID` \
+                       sends it"
+                        .to_owned(),
             },
             Mode::Allow(list) => match list.first_outside(request) {
                 None => without_other_addresses(request),

@@ -227,24 +227,23 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
 
     /// Carries a disposition out; one metric and one log line, here and nowhere else. Once that is
     /// durable it is announced, be it a death; and it is an entry of the journal, either way.
-    async fn settle(
-        &self,
-        delivery: Delivery,
-        disposition: Disposition,
-        id: &str,
-        called: Option<Box<Called>>,
-    ) {
+    async fn settle(&self, delivery: Delivery, disposition: Disposition, id: &str, beside: Beside) {
         let account = self.account.name.clone();
         let lane = delivery.lane.as_str();
         let death = disposition.death().cloned();
         let what = disposition.label();
         let mut entry = self.entry(&delivery, &disposition, id);
         let mut news = Announcement::of_death(&disposition, &account);
-        if let Some(called) = called {
-            news = called.news.or(news);
-            entry.at = called.at;
-            entry.published_at = called.published_at;
-            entry.call = Some(called.call);
+        let mut told = None;
+        match beside {
+            Beside::Nothing => {}
+            Beside::Malformed(problem) => told = problem,
+            Beside::Call(called) => {
+                news = called.news.or(news);
+                entry.at = called.at;
+                entry.published_at = called.published_at;
+                entry.call = Some(called.call);
+            }
         }
         if let Err(error) = self.queue.settle(delivery, disposition).await {
             entry.then = Then::NotSettled;
@@ -258,8 +257,12 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         self.queue.note(entry);
         if let Some(death) = death {
             self.metrics.dead_letter(&account, death.reason);
-            // A malformed request's problem may quote the request; it is told by `dead show` alone.
-            let problem = (death.reason != DeadReason::Malformed).then_some(death.problem);
+            // A malformed request's problem may quote the request: that is told by `dead show` alone.
+            let problem = if death.reason == DeadReason::Malformed {
+                told
+            } else {
+                Some(death.problem)
+            };
             tracing::warn!(
                 %account, lane, id, reason = %death.reason, problem,
                 status = death.words.status, category = death.words.category,
@@ -362,6 +365,15 @@ struct NoCall {
     disposition: Disposition,
     /// Names it in the log and in the journal.
     id: String,
+    beside: Beside,
+}
+
+/// What is told of a delivery beside its disposition.
+enum Beside {
+    Nothing,
+    /// What the log may say of a malformed request.
+    Malformed(Option<String>),
+    Call(Box<Called>),
 }
 
 /// What a call adds to what is told of a delivery.
@@ -396,6 +408,7 @@ impl NoCall {
             delivery,
             disposition,
             id: id.into(),
+            beside: Beside::Nothing,
         }))
     }
 }

@@ -62,6 +62,8 @@ pub struct Malformed {
     pub id: Option<MessageId>,
     pub problem: String,
     pub hint: Option<String>,
+    /// What a log may tell of it. The problem may quote the request, and stays out of logs.
+    pub told: Option<String>,
 }
 
 // === impl SendRequest ===
@@ -175,6 +177,7 @@ impl Malformed {
             id: None,
             problem: problem.into(),
             hint: Some(hint.into()),
+            told: None,
         }
     }
 
@@ -186,11 +189,10 @@ impl Malformed {
                 let told = hint::without_values(&error.to_string());
                 let schema = "`postrider schema` prints what a request may hold";
                 let rule = || body::rule(&told).unwrap_or(schema).to_owned();
-                Self {
-                    id: None,
-                    hint: Some(hint::nearest_field(&told).unwrap_or_else(rule)),
-                    problem: format!("the body is no request: {told}"),
-                }
+                Self::new(
+                    format!("the body is no request: {told}"),
+                    hint::nearest_field(&told).unwrap_or_else(rule),
+                )
             }
             Category::Syntax | Category::Eof | Category::Io => Self::new(
                 format!("the body is not JSON ({at})"),

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::lane::Seat;
 use super::mishap::ours;
-use super::{Called, Dispatcher, NoCall, millis, name_of};
+use super::{Beside, Called, Dispatcher, NoCall, millis, name_of};
 use crate::clock::until;
 use crate::delivery::Verdict;
 use crate::journal::Call;
@@ -71,7 +71,12 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                     told,
                     Words::default(),
                 );
-                return NoCall::with(delivery, disposition, key);
+                return Err(Box::new(NoCall {
+                    delivery,
+                    disposition,
+                    id: key,
+                    beside: Beside::Malformed(malformed.told),
+                }));
             }
         };
         if let Some(disposition) = self.without_call(&delivery, &request, &story, now) {
@@ -229,8 +234,13 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let disposition = self
             .retry
             .after_send(outcome, *story, &context, &mut self.rng());
-        self.settle(delivery, disposition, request.id.as_str(), Some(called))
-            .await;
+        self.settle(
+            delivery,
+            disposition,
+            request.id.as_str(),
+            Beside::Call(called),
+        )
+        .await;
         // Held until here: what is in a worker's hands stays bounded.
         drop(seat.permit);
     }

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::lane::Seat;
-use super::{Called, Dispatcher, NoCall, millis, name_of, send_id_of};
+use super::{Beside, Called, Dispatcher, NoCall, millis, name_of, send_id_of};
 use crate::journal::Call;
 use crate::metrics::Operation;
 use crate::outcome::{Disposition, LookUp, Words};
@@ -97,7 +97,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             published_at,
             news,
         });
-        self.settle(delivery, decision.disposition, &key, Some(called))
+        self.settle(delivery, decision.disposition, &key, Beside::Call(called))
             .await;
         drop(seat.permit);
     }

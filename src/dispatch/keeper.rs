@@ -141,9 +141,13 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let pauses = &self.account.pauses;
         let ended = pauses.end(|pause| pause.reason == PauseReason::Unproven);
         self.ended(&ended, "the token opens the configured account");
-        let of_token = [PauseReason::Unauthorized, PauseReason::App];
-        let ended = pauses.end(|pause| of_token.contains(&pause.reason));
+        let ended = pauses.end(|pause| pause.reason == PauseReason::Unauthorized);
         self.ended(&ended, "HubSpot accepts the token");
+        let ended = pauses.end(|pause| pause.reason == PauseReason::App);
+        self.ended(
+            &ended,
+            "HubSpot knows the OAuth app: it gave an access token that it accepts",
+        );
         pauses.allow_trial(|_| true);
     }
 

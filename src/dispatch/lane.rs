@@ -11,7 +11,8 @@ use tokio_util::task::TaskTracker;
 
 use super::boxes::Boxes;
 use super::{
-    Dispatcher, NoCall, QUEUE_ERROR_WAIT, attempt, follow_up, mishap, pause_for, sleep_until,
+    Beside, Dispatcher, NoCall, QUEUE_ERROR_WAIT, attempt, follow_up, mishap, pause_for,
+    sleep_until,
 };
 use crate::outcome::Disposition;
 use crate::pause::Gate;
@@ -106,7 +107,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 () = term.cancelled() => {
                     // Not read here: a panic over it would end the lane.
                     let id = delivery.message_id.clone().unwrap_or_default();
-                    self.settle(delivery, Disposition::Release, &id, None).await;
+                    self.settle(delivery, Disposition::Release, &id, Beside::Nothing).await;
                     given_back += 1;
                     break;
                 }
@@ -228,8 +229,9 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                         delivery,
                         disposition,
                         id,
+                        beside,
                     } = *settled;
-                    this.settle(delivery, disposition, &id, None).await;
+                    this.settle(delivery, disposition, &id, beside).await;
                     drop(seat);
                 }
                 // It was told where it happened; what follows is the same.

@@ -146,10 +146,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         ends: Option<Timestamp>,
         failure: &Failure,
     ) {
-        let until = ends.map_or_else(
-            || "HubSpot is well again".to_owned(),
-            |ends| ends.to_string(),
-        );
+        let until = ends.map_or_else(|| ended_by(reason).to_owned(), |ends| ends.to_string());
         tracing::warn!(
             account = %self.account.name,
             reason = reason.label(),
@@ -159,6 +156,8 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             status = failure.words.status,
             category = failure.words.category,
             correlation_id = failure.words.correlation_id,
+            // HubSpot's own message may hold an address; without an answer it is ours.
+            why = failure.words.message.as_ref().filter(|_| failure.words.status.is_none()),
             hint = failure.hint,
             "paused: nothing is lost and no attempt is spent"
         );
@@ -167,6 +166,21 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     pub(super) fn ended(&self, pauses: &[Pause], why: &str) {
         for pause in pauses {
             tracing::info!(account = %self.account.name, reason = pause.reason.label(), why, "pause over");
+        }
+    }
+}
+
+/// What ends a pause that does not end by the clock.
+fn ended_by(reason: PauseReason) -> &'static str {
+    match reason {
+        PauseReason::Unauthorized => "HubSpot accepts a token",
+        PauseReason::App => "HubSpot knows the OAuth app, and gives an access token",
+        PauseReason::Forbidden => "HubSpot lets the token do it",
+        PauseReason::Unproven => "the token is proven",
+        PauseReason::Portal => "HubSpot sends the account's mail again",
+        PauseReason::Migrating => "the account has moved",
+        PauseReason::Outage | PauseReason::Daily | PauseReason::Throttled => {
+            "HubSpot is well again"
         }
     }
 }

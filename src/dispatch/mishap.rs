@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use super::{Called, Dispatcher, name_of, send_id_of};
+use super::{Beside, Called, Dispatcher, name_of, send_id_of};
 use crate::journal::Call;
 use crate::message::MessageId;
 use crate::outcome::{Failure, FailureClass, LookUp, Outcome, Scope, Words};
@@ -57,7 +57,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         story.published_at.get_or_insert(now);
         story.priority = spare.priority;
         let failure = ours();
-        let mut called = None;
+        let mut beside = Beside::Nothing;
         let disposition = match spare.lane {
             Lane::Sends => {
                 let outcome = Outcome::Unknown(failure);
@@ -69,7 +69,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 });
                 let send_id = send_id_of(&key, story.generation);
                 let heard = (outcome.label(), outcome.words());
-                called = Some(Box::new(Called {
+                beside = Beside::Call(Box::new(Called {
                     call: Call::new(Some(story.sends()), send_id, Duration::ZERO, heard),
                     at: now,
                     published_at: story.published_at,
@@ -85,7 +85,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 decision.disposition
             }
         };
-        self.settle(spare, disposition, &key, called).await;
+        self.settle(spare, disposition, &key, beside).await;
     }
 }
 

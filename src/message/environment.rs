@@ -23,8 +23,9 @@ impl Environment {
             && name
                 .bytes()
                 .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-        fits.then(|| Self(name.into())).ok_or_else(|| {
-            Malformed::new(
+        fits.then(|| Self(name.into())).ok_or_else(|| Malformed {
+            told: Some("dispatch.environment is no name of an environment".into()),
+            ..Malformed::new(
                 format!("`{}` is no name of an environment", hint::shown(name)),
                 format!("lower-case letters, digits and `-`, 1 to {NAME_CHARS_MAX}"),
             )
@@ -67,16 +68,21 @@ impl SendRequest {
     /// [`Malformed`] that names both.
     pub fn meant_for(self, ours: &Environment) -> Result<Self, Malformed> {
         match &self.environment {
-            Some(marked) if marked != ours => Err(Malformed {
-                id: Some(self.id.clone()),
-                ..Malformed::new(
-                    format!(
-                        "dispatch.environment is \"{marked}\", and this is the environment \"{ours}\""
-                    ),
-                    "publish it to the queue of its own environment, or leave \
-                     dispatch.environment out",
-                )
-            }),
+            Some(marked) if marked != ours => {
+                let problem = format!(
+                    "dispatch.environment is \"{marked}\", and this is the environment \"{ours}\""
+                );
+                Err(Malformed {
+                    id: Some(self.id.clone()),
+                    // Two names that are none but names.
+                    told: Some(problem.clone()),
+                    ..Malformed::new(
+                        problem,
+                        "publish it to the queue of its own environment, or leave \
+                         dispatch.environment out",
+                    )
+                })
+            }
             _ => Ok(self),
         }
     }

@@ -30,14 +30,14 @@ pub use self::classify::{Heard, Silence};
 pub use self::http::Http;
 pub use self::letter::Letter;
 pub use self::probe::missing_scope;
-use self::source::Source;
+use self::source::{Source, Trouble};
 use self::token::Token;
 use self::tokens::{Candidate, Tokens};
 pub use self::wire::{Answer, Call};
 use crate::clock::Clock;
 use crate::config::{AccountConfig, Api, ApiVersion};
 use crate::message::{AccountName, SendRequest};
-use crate::outcome::{Failure, FailureClass, LookUp, Outcome, PauseReason, Scope, Words};
+use crate::outcome::{Failure, FailureClass, LookUp, Outcome, Scope, Words};
 use crate::provider::{Pinned, Probe, Provider, RateLimits};
 
 /// The operation that is no look-up and no check.
@@ -274,16 +274,18 @@ impl<T: Transport> HubSpot<T> {
         let account = &self.account;
         let (why, hint) = match &found {
             Probe::Open(portal) => {
+                let which = self.tokens.name_of_next();
                 tracing::info!(
                     %account, portal = portal.portal_id,
-                    "another token is proven: calls go out under it from now on"
+                    "{which} is proven: calls go out under it from now on"
                 );
                 self.tokens.adopt(candidate);
                 return found;
             }
             // HubSpot does not offer the question for every kind of token: then a send has to tell.
             Probe::Inconclusive(_) if self.pinned.is_empty() && self.tokens.is_refused() => {
-                tracing::warn!(%account, "another token cannot be proven, and is tried: the last one is refused");
+                let which = self.tokens.name_of_next();
+                tracing::warn!(%account, "{which} cannot be proven, and is tried: there is no other that HubSpot takes");
                 self.tokens.adopt(candidate);
                 return found;
             }
@@ -291,9 +293,7 @@ impl<T: Transport> HubSpot<T> {
                 (problem.clone(), "correct the token, or the key".to_owned())
             }
             Probe::Shut(failure) | Probe::Inconclusive(failure) => {
-                let status = failure.words.status;
-                let told = status.map_or("no answer".to_owned(), |it| format!("status {it}"));
-                (told, failure.hint.clone())
+                (probe::why(failure), failure.hint.clone())
             }
             Probe::Kept => return found,
         };
@@ -312,14 +312,9 @@ impl<T: Transport> HubSpot<T> {
 
     /// Without a token there is nothing to ask HubSpot.
     fn no_token(&self) -> Failure {
-        let (why, pause, hint) = match self.tokens.trouble() {
-            Some(trouble) => (trouble.why, trouble.pause, trouble.hint),
-            None => (
-                "no token was told yet".to_owned(),
-                PauseReason::Unauthorized,
-                "it is asked for again".to_owned(),
-            ),
-        };
+        let Trouble {
+            why, pause, hint, ..
+        } = self.tokens.trouble();
         Failure {
             class: FailureClass::Halted,
             scope: Scope::Account,

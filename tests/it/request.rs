@@ -461,3 +461,20 @@ proptest! {
         prop_assert!(SendRequest::parse(&bytes, Some("id-1")).is_err());
     }
 }
+
+/// A log tells of a mark that is none or another one's, and quotes nothing else of a request.
+#[test]
+fn what_a_log_may_tell_of_a_refused_mark_quotes_nothing_that_is_free() {
+    let marked = |mark: &str| with(json!({"dispatch": {"environment": mark}}));
+    let malformed = parse(&marked("Eve of Evil")).unwrap_err();
+    assert_eq!(
+        malformed.told.as_deref(),
+        Some("dispatch.environment is no name of an environment")
+    );
+    let request = parse(&marked("qa")).unwrap();
+    let production = Environment::parse("production").unwrap();
+    let malformed = request.meant_for(&production).unwrap_err();
+    assert_eq!(malformed.told.as_deref(), Some(&*malformed.problem));
+    let other = parse(&with(json!({"dispatch": {"account": "EU"}})));
+    assert_eq!(other.unwrap_err().told, None);
+}

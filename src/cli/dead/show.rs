@@ -93,7 +93,11 @@ pub(super) fn whole(letter: &DeadLetter, output: &mut Output) -> io::Result<()> 
     let title = format!("{}  {}", row.id, row.reason.unwrap_or("-"));
     output.line(output.paint(Mood::Bad, &title))?;
     field("problem", row.problem, output)?;
-    field("what to do", row.hint, output)?;
+    // What stands there was written for any of them.
+    let hint = row
+        .hint
+        .map(|hint| hint.replace(" ID`", &format!(" {}`", row.id)));
+    field("what to do", hint, output)?;
     field("died", Some(seconds(row.at)), output)?;
     let published = letter.story.published_at;
     field("published", published.map(|at| seconds(Some(at))), output)?;

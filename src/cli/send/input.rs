@@ -107,11 +107,10 @@ impl<R: BufRead> Requests<R> {
 
     fn ready(&self, body: &[u8]) -> Result<Ready, Malformed> {
         if body.starts_with(b"[") {
-            return Err(Malformed {
-                id: None,
-                problem: "a list is no request".into(),
-                hint: Some("write one request a line: `jq -c '.[]' FILE`".into()),
-            });
+            return Err(Malformed::new(
+                "a list is no request",
+                "write one request a line: `jq -c '.[]' FILE`",
+            ));
         }
         let (request, minted) = SendRequest::parse_or_mint(body)?;
         let request = request.meant_for(&self.defaults.environment)?;
@@ -148,11 +147,10 @@ fn is_unfinished(text: &[u8]) -> bool {
 }
 
 fn too_large() -> Malformed {
-    Malformed {
-        id: None,
-        problem: format!("the body has more than {BODY_BYTES_MAX} bytes"),
-        hint: Some("put large content into the template, not into its properties".into()),
-    }
+    Malformed::new(
+        format!("the body has more than {BODY_BYTES_MAX} bytes"),
+        "put large content into the template, not into its properties",
+    )
 }
 
 #[cfg(test)]

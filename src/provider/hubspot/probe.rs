@@ -10,12 +10,15 @@ use serde_json::Value;
 use super::classify::{Heard, SCOPE_BYTES_MAX, SCOPES_TOLD_MAX, failure};
 use super::wire::{Answer, text};
 use crate::config::Api;
-use crate::outcome::{Failure, FailureClass, PauseReason, Scope};
+use crate::outcome::{Failure, FailureClass, PauseReason, Scope, Words};
 use crate::provider::{Fit, Pinned, Portal, Probe};
 
 /// One of these lets a token send. The `-api` names stood in HubSpot's specs for six weeks of 2026.
 const TRANSACTIONAL_SCOPES: [&str; 2] = ["transactional-email", "transactional-email-api"];
 const MARKETING_SCOPES: [&str; 2] = ["marketing-email", "marketing-email-api"];
+
+/// Of HubSpot's words about a token that are repeated in the log.
+const WHY_CHARS_MAX: usize = 200;
 
 /// What the two answers say together, of an account that has to be the pinned one.
 pub(super) fn probe(
@@ -89,6 +92,35 @@ fn heard(api: Api, details: &Heard, token_info: &Heard, now: Timestamp) -> Probe
         // The one that may be better another time, or else the one that knows the token.
         [401 | 404, _] => Probe::Inconclusive(failure(token_info, now)),
         _ => Probe::Inconclusive(failure(details, now)),
+    }
+}
+
+/// Why a token is not proven, for a log: in HubSpot's words, cut, and without whatever has the form of an
+/// address. Answers hold no token of ours.
+pub(super) fn why(failure: &Failure) -> String {
+    let Words {
+        status,
+        category,
+        message,
+        ..
+    } = &failure.words;
+    let said: Vec<&str> = [category, message]
+        .into_iter()
+        .flatten()
+        .flat_map(|words| words.split_whitespace())
+        .map(|word| if word.contains('@') { "…" } else { word })
+        .collect();
+    let said: String = said.join(" ").chars().take(WHY_CHARS_MAX).collect();
+    let head = match status {
+        Some(200..=299) => "HubSpot accepts it, and that does not suffice".to_owned(),
+        Some(status) => format!("HubSpot answers {status}"),
+        None if said.is_empty() => "HubSpot does not tell enough".to_owned(),
+        None => return said,
+    };
+    if said.is_empty() {
+        head
+    } else {
+        format!("{head}: {said}")
     }
 }
 
@@ -275,6 +307,44 @@ mod tests {
                 assert_eq!(failure.pause, Some(PauseReason::Forbidden));
             }
         }
+    }
+
+    #[test]
+    fn why_a_token_is_not_proven_is_told_in_hubspots_words() {
+        let told = |found: Probe| match found {
+            Probe::Shut(failure) | Probe::Inconclusive(failure) => why(&failure),
+            found @ (Probe::Open(_) | Probe::Wrong(..) | Probe::Kept) => panic!("{found:?}"),
+        };
+        let api = Api::Transactional;
+        let refused =
+            r#"{"category":"INVALID_AUTHENTICATION","message":"ask ada@example.com  for it"}"#;
+        let refused = answer(401, refused);
+        assert_eq!(
+            told(probed(api, &refused, &refused)),
+            "HubSpot answers 401: INVALID_AUTHENTICATION ask … for it"
+        );
+        let bare = answer(401, "");
+        assert_eq!(told(probed(api, &bare, &bare)), "HubSpot answers 401");
+        let poor = answer(200, r#"{"hubId":1,"scopes":["content"]}"#);
+        assert_eq!(
+            told(probed(api, &poor, &poor)),
+            "HubSpot accepts it, and that does not suffice"
+        );
+        let silent = Err(Silence::NotAnswered("time-out".into()));
+        assert_eq!(told(probed(api, &silent, &silent)), "no answer: time-out");
+        let pinned = Pinned {
+            account_type: Some("SANDBOX".into()),
+            ..Pinned::default()
+        };
+        let found = probe(
+            (api, &pinned),
+            &answer(200, "{}"),
+            &answer(200, TOKEN_INFO),
+            Timestamp::UNIX_EPOCH,
+        );
+        assert_eq!(told(found), "HubSpot does not tell enough");
+        let long = answer(401, &format!(r#"{{"message":"{}"}}"#, "x ".repeat(300)));
+        assert!(told(probed(api, &long, &long)).len() < 300);
     }
 
     #[test]

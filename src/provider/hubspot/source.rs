@@ -104,7 +104,7 @@ impl Source {
             Self::OAuth(account, keeper) => {
                 let access = keeper.access(now).await;
                 let access = access.map_err(|error| Trouble::of(&error, account))?;
-                Token::of(access).map_err(Trouble::new)
+                Token::of(access).map_err(|why| self.trouble(why))
             }
             Self::File(path, under_way) => {
                 let path = path.clone();
@@ -112,12 +112,12 @@ impl Source {
                 let token = tokio::time::timeout(READ_TIMEOUT, token).await;
                 let token =
                     token.unwrap_or_else(|_| Err(format!("no answer within {READ_TIMEOUT:?}")));
-                token.map_err(Trouble::new)
+                token.map_err(|why| self.trouble(why))
             }
             Self::Command(command, under_way) => {
                 let command = command.clone();
                 let token = under_way.or(move || run(&command));
-                token.await.map_err(Trouble::new)
+                token.await.map_err(|why| self.trouble(why))
             }
         }
     }
@@ -143,19 +143,39 @@ impl Source {
             Self::OAuth(..) => "the grant of `postrider auth login`".to_owned(),
         }
     }
-}
 
-impl Trouble {
+    /// What a person does where it tells no token.
+    pub(super) fn next_step(&self) -> String {
+        match self {
+            Self::Given(_) => "set it to a service key or an app's token, as HubSpot shows it".into(),
+            Self::File(path, _) => format!(
+                "write a service key or an app's token into {}, and nothing else; let nobody but the \
+                 worker's user read it (chmod 600)",
+                path.display()
+            ),
+            Self::Command(..) => {
+                "run the command line of accounts.NAME.token_command by hand, as the worker's user: it \
+                 prints the token on stdout, and nothing else"
+                    .into()
+            }
+            Self::OAuth(account, _) => format!(
+                "run `postrider auth status --account {account}`: it tells what is wrong with the login"
+            ),
+        }
+    }
+
     /// The last token stays in force.
-    fn new(why: String) -> Self {
-        Self {
+    fn trouble(&self, why: String) -> Trouble {
+        Trouble {
             why,
-            hint: "see to where the account's token comes from".into(),
+            hint: self.next_step(),
             pause: PauseReason::Unauthorized,
             ends: false,
         }
     }
+}
 
+impl Trouble {
     fn of(error: &OAuthError, account: &AccountName) -> Self {
         let pause = match error {
             OAuthError::InvalidClient { .. } => PauseReason::App,

@@ -14,6 +14,7 @@ use super::source::{Source, Trouble};
 use super::token::Token;
 use crate::clock::Clock;
 use crate::message::AccountName;
+use crate::outcome::PauseReason;
 
 /// How often it is looked whether there is another token.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -40,6 +41,8 @@ pub(super) struct Candidate {
 #[derive(Debug, Default)]
 struct State {
     in_force: Option<Candidate>,
+    /// There has been one.
+    had_one: bool,
     /// HubSpot has refused the one in force.
     refused: bool,
     /// What each source told last, and when it was asked.
@@ -83,6 +86,7 @@ impl Tokens {
             .filter_map(|(rank, known)| Some((rank, known.token.clone()?)))
             .map(|(rank, token)| Candidate { token, rank })
             .next();
+        state.had_one = state.in_force.is_some();
         Ok(Self {
             account: account.clone(),
             sources,
@@ -206,6 +210,7 @@ impl Tokens {
     pub(super) fn adopt(&self, candidate: Candidate) {
         let mut state = self.state();
         state.refused = false;
+        state.had_one = true;
         state.unproven.clear();
         let old = state.in_force.replace(candidate);
         drop(state);
@@ -240,11 +245,31 @@ impl Tokens {
         state.refused || state.in_force.is_none()
     }
 
-    /// Why there is no token at all, as far as a source has told.
-    pub(super) fn trouble(&self) -> Option<Trouble> {
+    /// What a candidate is called in the log: the first one takes no other's place.
+    pub(super) fn name_of_next(&self) -> &'static str {
+        if self.state().had_one {
+            "another token"
+        } else {
+            "the token"
+        }
+    }
+
+    /// Why there is no token at all: what a source has told, or else that none was asked yet.
+    pub(super) fn trouble(&self) -> Trouble {
         let state = self.state();
         let mut known = state.known.iter().rev();
-        known.find_map(|known| known.trouble.clone())
+        let told = known.find_map(|known| known.trouble.clone());
+        told.unwrap_or_else(|| {
+            let last = self.sources.last().map(|(_, source)| source);
+            let place = last.map_or_else(String::new, Source::place);
+            let step = last.map_or_else(String::new, Source::next_step);
+            Trouble {
+                why: format!("{place} was not asked for the token yet"),
+                hint: format!("it is asked within seconds; if it stays so, {step}"),
+                pause: PauseReason::Unauthorized,
+                ends: false,
+            }
+        })
     }
 
     /// Every token that is known, with the key that tells it; the one wanted first stands first.

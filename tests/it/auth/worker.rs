@@ -77,7 +77,23 @@ async fn a_login_that_is_over_pauses_the_account_until_the_next_one() {
 
     short_lived(&world, 3).await;
     logged_in(&world).await;
+    // The first one takes no other's place.
+    let proven = "the token is proven: calls go out under it from now on";
+    worker.until_said(proven).await;
     world.sandbox.until_mailed(20, REST_TIME_MAX).await;
+    let of = |message: &str, name: &str| {
+        let log = worker.log();
+        let is_it = |line: &&Value| line["message"] == message && line["reason"] == "unauthorized";
+        log.iter().find(is_it).unwrap()[name].clone()
+    };
+    let held = "paused: nothing is lost and no attempt is spent";
+    assert_eq!(of(held, "until"), "HubSpot accepts a token");
+    let why = of(held, "why").as_str().unwrap().to_owned();
+    assert!(
+        why.starts_with("no call was made: account `default` is not logged in"),
+        "{why}"
+    );
+    assert_eq!(of("pause over", "why"), "HubSpot accepts the token");
 
     // The app is uninstalled: the token lives on for a while, and then the account waits.
     world.sandbox.tell("oauth", r#"{"revoke":true}"#).await;
@@ -118,6 +134,19 @@ async fn an_app_that_is_unknown_blames_no_account() {
         .tell("oauth", r#"{"client_secret":"app-secret"}"#)
         .await;
     world.sandbox.until_mailed(10, REST_TIME_MAX).await;
+    let log = worker.log();
+    let of = |message: &str, name: &str| {
+        let is_it = |line: &&Value| line["message"] == message && line["reason"] == "app";
+        log.iter().find(is_it).unwrap()[name].clone()
+    };
+    assert_eq!(
+        of("paused: nothing is lost and no attempt is spent", "until"),
+        "HubSpot knows the OAuth app, and gives an access token"
+    );
+    assert_eq!(
+        of("pause over", "why"),
+        "HubSpot knows the OAuth app: it gave an access token that it accepts"
+    );
     worker.finish(REST_TIME_MAX).await;
     world.assert_mailed(&ids).await;
     world.assert_at_rest(0).await;

@@ -42,7 +42,10 @@ async fn what_is_held_is_no_call_and_goes_out_by_a_replay_elsewhere() {
         problem,
         "held: environment \"qa\" sends nothing (delivery.mode = \"hold\")"
     );
-    assert!(hint.contains("`postrider dead show ID`"), "{hint}");
+    assert!(
+        hint.contains("`postrider dead replay ID` sends it"),
+        "{hint}"
+    );
     assert_eq!(world.hubspot.calls().len(), 0);
     let world = world.stopped_and_started(settings()).await;
     let replay = |letter: &postrider::queue::DeadLetter| {

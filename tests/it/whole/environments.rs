@@ -54,6 +54,10 @@ async fn held_and_replayed(world: &World) {
         shown.contains("bo@example.com") && shown.contains("delivery.mode"),
         "{shown}"
     );
+    assert!(
+        shown.contains("`postrider dead replay held-bo` sends it"),
+        "{shown}"
+    );
     worker.stop().await;
     assert_eq!(world.sandbox.count("sendCalls").await, 0);
 
@@ -197,6 +201,13 @@ async fn a_mark_of_another_environment_is_refused_at_the_door_and_by_the_worker(
     let worker = world.worker().await;
     world.sandbox.until_mailed(2, REST_TIME_MAX).await;
     until_dead(&world, 1).await;
+    worker.until_said("dead letter").await;
+    let log = worker.log();
+    let line = log.iter().find(|line| line["message"] == "dead letter");
+    assert_eq!(
+        line.unwrap()["problem"],
+        r#"dispatch.environment is "production", and this is the environment "qa""#
+    );
     worker.finish(REST_TIME_MAX).await;
     assert_refused_mark(&world).await;
     let ours = ["fine", "plain"].map(|id| mail(id, "bo@example.com"));

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::world::{World, ids, report};
+use super::world::{World, eventually, ids, report};
 use crate::support::proxy::Proxy;
 use crate::support::{broker, secret};
 
@@ -126,6 +127,16 @@ async fn a_token_of_another_account_mails_nobody() {
     worker
         .until_said_like("another token stands ready and is not proven")
         .await;
+    // Of one that HubSpot refuses, its own words are told.
+    world.sandbox.tell("token", "pat-na1-of-ours").await;
+    secret::keep(&file, "pat-na1-of-nobody");
+    let words = "HubSpot answers 401: INVALID_AUTHENTICATION Authentication credentials not found.";
+    let is_told = |line: &Value| {
+        let why = line["why"].as_str();
+        why.is_some_and(|why| why.starts_with(words))
+    };
+    let told = async || worker.log().iter().any(is_told);
+    eventually(REST_TIME_MAX, "it says why", told).await;
     world.publish(&halves.collect()).await;
     worker.finish(REST_TIME_MAX).await;
     world.assert_mailed(&ids).await;
