@@ -177,7 +177,7 @@ impl Command {
                 let config = config()?;
                 let stop = Stop::on_signal()?;
                 tokio::select! {
-                    ended = check::run(&config, &args, output) => ended,
+                    ended = check::run(&config, &args, sources, output) => ended,
                     () = stop.told.cancelled() => {
                         Err(Failure::new(Exit::Interrupted, "interrupted; not all was checked"))
                     }

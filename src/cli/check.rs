@@ -8,8 +8,10 @@ mod account;
 use super::failure::{Exit, Failure};
 use super::open::{Purpose, account_of, with_queue};
 use super::output::{Mood, Output};
-use crate::config::Config;
-use crate::delivery::Rules;
+use crate::config::{
+    Config, HAPIKEY_DEAD_SINCE, ServerConfig, Sources, TokenSource, foreign_hapikeys,
+};
+use crate::delivery::{Mode, Rules};
 use crate::message::AccountName;
 use crate::provider::Portal;
 
@@ -43,12 +45,19 @@ struct Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     Good,
+    /// It works, and may not be what is meant.
+    Risky,
     /// Only a real send can tell.
     Unsure,
     Bad(Exit),
 }
 
-pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Result<(), Failure> {
+pub(super) async fn run(
+    config: &Config,
+    args: &Args,
+    sources: &Sources,
+    output: &mut Output,
+) -> Result<(), Failure> {
     if args.show {
         return show(config, output);
     }
@@ -63,12 +72,15 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
     };
     tell(Finding::good(
         "config",
-        format!(
-            "valid; {}accounts: {}",
-            environment(config),
-            names.join(" ")
-        ),
+        format!("valid; accounts: {}", names.join(" ")),
     ))?;
+    tell(environment(&config.delivery))?;
+    for variable in foreign_hapikeys(sources) {
+        tell(api_key(&variable))?;
+    }
+    if let Some(finding) = server(&config.server) {
+        tell(finding)?;
+    }
     tell(queue(config).await)?;
     for (name, account) in &config.accounts {
         if args.account.as_ref().is_none_or(|only| only == name) {
@@ -98,13 +110,55 @@ fn show(config: &Config, output: &mut Output) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Nothing of production: there it is as everybody expects.
-fn environment(config: &Config) -> String {
-    let Rules { environment, mode } = &config.delivery;
-    if environment.is_production() {
-        return String::new();
+/// Whose mail goes to whom.
+fn environment(Rules { environment, mode }: &Rules) -> Finding {
+    let mail = match mode {
+        Mode::Everyone => "mail goes to whom each request says",
+        Mode::Hold => "no mail is sent (delivery.mode = \"hold\")",
+        Mode::Allow(_) => "mail goes to delivery.allow and to nobody else",
+        Mode::Sink(_) => "all mail goes to delivery.sink",
+        Mode::Sandbox => "mail goes to a sandbox (delivery.mode = \"sandbox\")",
+    };
+    Finding::good("environment", format!("{environment}: {mail}"))
+}
+
+/// Whoever sets another program's variable may believe that it is read here.
+fn api_key(variable: &str) -> Finding {
+    Finding {
+        verdict: Verdict::Risky,
+        ..Finding::good(
+            &format!("variable {variable}"),
+            format!(
+                "it holds an API key (hapikey): Postrider does not read it, and HubSpot has taken none \
+                 since {HAPIKEY_DEAD_SINCE}"
+            ),
+        )
     }
-    format!("environment {environment} ({}); ", mode.label())
+    .hint("run `postrider auth migrate`, and unset it")
+}
+
+/// Whether others than this machine reach the worker's pages without a token.
+fn server(server: &ServerConfig) -> Option<Finding> {
+    let is_local = server.listen.ip().to_canonical().is_loopback();
+    if is_local || !matches!(server.token, TokenSource::Missing) {
+        return None;
+    }
+    let finding = Finding::good(
+        "server",
+        format!(
+            "it listens on {} without server.token: other machines may read /metrics, and the worker's \
+             status is told to nobody",
+            server.listen
+        ),
+    );
+    let finding = Finding {
+        verdict: Verdict::Risky,
+        ..finding
+    };
+    Some(finding.hint(
+        "set server.token_file (or server.token), or set server.listen to an address of this machine \
+         alone, such as 127.0.0.1:9464",
+    ))
 }
 
 async fn queue(config: &Config) -> Finding {
@@ -166,7 +220,7 @@ impl Finding {
         let word = match self.verdict {
             Verdict::Good => output.paint(Mood::Good, &word),
             Verdict::Unsure => output.paint(Mood::Quiet, &word),
-            Verdict::Bad(_) => output.paint(Mood::Bad, &word),
+            Verdict::Risky | Verdict::Bad(_) => output.paint(Mood::Bad, &word),
         };
         output.line(format_args!("{word}  {}: {}", self.check, self.found))?;
         if let Some(hint) = &self.hint {
@@ -180,6 +234,7 @@ impl Verdict {
     fn word(self) -> &'static str {
         match self {
             Self::Good => "ok",
+            Self::Risky => "warn",
             Self::Unsure => "unsure",
             Self::Bad(_) => "failed",
         }
@@ -188,7 +243,7 @@ impl Verdict {
     fn exit(self) -> Option<Exit> {
         match self {
             Self::Bad(exit) => Some(exit),
-            Self::Good | Self::Unsure => None,
+            Self::Good | Self::Risky | Self::Unsure => None,
         }
     }
 }

@@ -29,6 +29,11 @@ struct Told<'a> {
     depths: &'a [Depth],
     /// `null` when no worker answers, or tells us.
     worker: Option<&'a Status>,
+    /// Why it is `null`, and the next step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker_error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker_hint: Option<&'static str>,
 }
 
 pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Result<(), Failure> {
@@ -40,6 +45,8 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
             queue: config.queue.url.place(),
             depths: &depths,
             worker: status.as_ref().ok(),
+            worker_error: status.as_ref().err().map(|why| why.told(worker)),
+            worker_hint: status.as_ref().err().map(Unknown::hint),
         })?);
     }
     let now = Clock::system().now();
@@ -72,9 +79,7 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
             output.line(format_args!(
                 "{told}: pauses and rates are known to the worker alone"
             ))?;
-            if let Unknown::Silent(_) = why {
-                talk("hint: start one with `postrider worker`, or name its address with --worker");
-            }
+            talk(format_args!("hint: {}", why.hint()));
         }
     }
     Ok(())
@@ -105,8 +110,13 @@ fn print_account(
     for pause in &account.pauses {
         let text = output.paint(Mood::Bad, &told(pause, now));
         output.line(format_args!("  {text}"))?;
-        if let Some(message) = &pause.words.message {
-            output.line(format_args!("  HubSpot says: {message}"))?;
+        match (&pause.words.message, pause.words.status) {
+            (Some(message), Some(_)) => {
+                output.line(format_args!("  HubSpot says: {message}"))?;
+            }
+            // Without an answer it is our own word: no answer, or no call.
+            (Some(message), None) => output.line(format_args!("  {message}"))?,
+            (None, _) => {}
         }
     }
     Ok(())

@@ -36,8 +36,8 @@ pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
 pub(super) enum Unknown {
     /// Nobody answers as a worker does, and in a few words how.
     Silent(&'static str),
-    /// A worker answers, and does not tell us.
-    Refused(&'static str),
+    /// There is a worker, and it does not tell us: why, and the next step.
+    Refused { why: String, hint: &'static str },
 }
 
 impl Unknown {
@@ -55,7 +55,24 @@ impl Unknown {
     pub(super) fn told(&self, worker: SocketAddr) -> String {
         match self {
             Self::Silent(why) => format!("no worker answers at {worker} ({why})"),
-            Self::Refused(why) => format!("the worker at {worker} {why}"),
+            Self::Refused { why, .. } => format!("the worker at {worker} {why}"),
+        }
+    }
+
+    /// The next step.
+    pub(super) fn hint(&self) -> &'static str {
+        match self {
+            Self::Silent(_) => {
+                "start one with `postrider worker`, or name its address with --worker"
+            }
+            Self::Refused { hint, .. } => hint,
+        }
+    }
+
+    fn refused(why: impl Into<String>, hint: &'static str) -> Self {
+        Self::Refused {
+            why: why.into(),
+            hint,
         }
     }
 }
@@ -69,24 +86,27 @@ pub(super) async fn ask(worker: SocketAddr, server: &ServerConfig) -> Result<Sta
         .build()
         .map_err(|_| Unknown::Silent("no HTTP client"))?;
     let mut request = client.get(format!("http://{worker}{}", status::PATH));
-    let token = server.token_now().map_err(|_| {
-        Unknown::Refused("was not asked: the file of server.token_file cannot be read here")
+    let token = server.token_now().map_err(|error| {
+        let hint = "mend the file, or its mode: it is to hold the worker's token, and nothing else";
+        Unknown::refused(format!("was not asked: {error}"), hint)
     })?;
-    if let Some(token) = token {
+    if let Some(token) = &token {
         request = request.bearer_auth(token.expose_secret());
     }
     let mut answer = request.send().await.map_err(|error| Unknown::of(&error))?;
     match answer.status() {
         StatusCode::OK => {}
         StatusCode::UNAUTHORIZED => {
-            return Err(Unknown::Refused(
-                "asks for server.token; set the same one here",
-            ));
+            let why = match token {
+                Some(_) => "does not take the server.token that is set here",
+                None => "asks for server.token, and none is set here",
+            };
+            let hint = "set server.token (or server.token_file) to the worker's here";
+            return Err(Unknown::refused(why, hint));
         }
         StatusCode::FORBIDDEN => {
-            return Err(Unknown::Refused(
-                "tells nothing without a token; set server.token, the same one there and here",
-            ));
+            let hint = "set server.token (or server.token_file), the same one there and here";
+            return Err(Unknown::refused("tells nothing without a token", hint));
         }
         _ => return Err(Unknown::NO_WORKER),
     }

@@ -94,7 +94,9 @@ async fn of_worker(
 ) -> Vec<String> {
     let status = match ask(worker, server).await {
         Ok(status) => status,
-        Err(why @ Unknown::Refused(_)) => return vec![why.told(worker)],
+        Err(why @ Unknown::Refused { .. }) => {
+            return vec![format!("{}: {}", why.told(worker), why.hint())];
+        }
         Err(why @ Unknown::Silent(_)) => {
             return vec![format!(
                 "{}: name the one that dispatches it with --worker",

@@ -140,10 +140,10 @@ async fn email(check: &str, hubspot: &HubSpot, id: i64) -> Finding {
     }
 }
 
-/// A token that is not accepted is a matter of configuration; all else, of HubSpot.
+/// A token or an app that is not accepted is a matter of configuration; all else, of HubSpot.
 fn exit_of(refusal: &Refusal) -> Exit {
     match refusal.pause {
-        Some(PauseReason::Unauthorized | PauseReason::Forbidden) => Exit::Usage,
+        Some(PauseReason::Unauthorized | PauseReason::App | PauseReason::Forbidden) => Exit::Usage,
         _ => Exit::Unavailable,
     }
 }
@@ -151,7 +151,13 @@ fn exit_of(refusal: &Refusal) -> Exit {
 fn said(refusal: &Refusal, place: &str) -> String {
     let words = &refusal.words;
     let message = words.message.as_ref().or(words.category.as_ref());
+    let of_token = matches!(
+        refusal.pause,
+        Some(PauseReason::Unauthorized | PauseReason::App)
+    );
     let status = match (words.status, message) {
+        // There was no token to call with, and the message says why.
+        (None, Some(message)) if of_token => return message.clone(),
         (Some(200), _) => return "the token is accepted, and does not suffice".to_owned(),
         (Some(status), _) => format!("{place} answers {status}"),
         (None, Some(_)) => format!("{place} does not answer"),

@@ -124,6 +124,12 @@ async fn an_app_that_is_unknown_blames_no_account() {
     let app = ("provider".to_owned(), "app".to_owned());
     let told = async || pauses(&world, &address).await == [app.clone()];
     eventually(REST_TIME_MAX, "the app is what is wrong", told).await;
+    let check = run(&world, &["check"]).await;
+    assert!(check.starts_with("exit 64"), "{check}");
+    assert!(
+        check.contains("no call was made: HubSpot does not know the app"),
+        "{check}"
+    );
     world.publish(&ids).await;
     let metrics = worker.metrics().await;
     let line = r#"postrider_pause{account="default",reason="app",scope="provider"} 1"#;

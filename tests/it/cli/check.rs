@@ -12,10 +12,12 @@ fn check(shop: &Shop, sandbox: &str, args: &[&str], settings: &[(&str, &str)]) -
     }
     let shown = told(command).replace(sandbox, "http://SANDBOX");
     let shown = without_midnight(&shown);
-    // The first two are of the configuration and the queue.
-    let lines = shown
-        .lines()
-        .filter(|line| !line.contains("ok      config") && !line.contains("queue"));
+    // The first three are of the configuration and the queue.
+    let of_account = |line: &&str| {
+        let others = ["ok      config", "ok      environment", "queue"];
+        !others.iter().any(|other| line.contains(other))
+    };
+    let lines = shown.lines().filter(of_account);
     lines.map(|line| line.to_owned() + "\n").collect()
 }
 
@@ -109,6 +111,80 @@ fn an_account_that_is_not_there_is_named() {
 }
 
 #[test]
+fn what_is_risky_is_warned_of_and_fails_nothing() {
+    let shop = Shop::new();
+    let (_sandbox, address) = shop.sandbox(&[]);
+    let check = |settings: &[(&str, &str)]| {
+        let mut command = shop.command(&["check"]);
+        command.env("POSTRIDER_ACCOUNTS__DEFAULT__BASE_URL", &address);
+        command.env("POSTRIDER_ACCOUNTS__DEFAULT__TOKEN", "pat-na1-test");
+        command.envs(settings.iter().copied());
+        let shown = told(command);
+        assert!(shown.starts_with("exit 0"), "{shown}");
+        let is_told = |line: &&str| {
+            let words = ["environment", "variable", "server", "hint"];
+            words.iter().any(|word| line.contains(word))
+        };
+        let lines = shown.lines().filter(is_told);
+        lines.map(|line| line.to_owned() + "\n").collect::<String>()
+    };
+    let everywhere = ("POSTRIDER_SERVER__LISTEN", "0.0.0.0:9464");
+    let key = "11111111-2222-3333-4444-555555555555";
+    insta::assert_snapshot!(check(&[everywhere, ("HUBSPOT_HAPIKEY", key)]), @"
+    ok      environment: production: mail goes to whom each request says
+    warn    variable HUBSPOT_HAPIKEY: it holds an API key (hapikey): Postrider does not read it, and HubSpot has taken none since 2022-11-30
+            hint: run `postrider auth migrate`, and unset it
+    warn    server: it listens on 0.0.0.0:9464 without server.token: other machines may read /metrics, and the worker's status is told to nobody
+            hint: set server.token_file (or server.token), or set server.listen to an address of this machine alone, such as 127.0.0.1:9464
+    ");
+    let quiet = [everywhere, ("POSTRIDER_SERVER__TOKEN", "of-the-admin")];
+    insta::assert_snapshot!(check(&quiet), @"ok      environment: production: mail goes to whom each request says");
+    for (mode, more, mail) in [
+        ("hold", "", "no mail is sent"),
+        (
+            "allow",
+            "example.org",
+            "mail goes to delivery.allow and to nobody else",
+        ),
+        ("sink", "qa@example.com", "all mail goes to delivery.sink"),
+        ("sandbox", "", "mail goes to a sandbox"),
+    ] {
+        let list = format!("POSTRIDER_DELIVERY__{}", mode.to_uppercase());
+        let mut settings = vec![
+            ("POSTRIDER_ENVIRONMENT", "qa"),
+            ("POSTRIDER_DELIVERY__MODE", mode),
+        ];
+        if !more.is_empty() {
+            settings.push((&list, more));
+        }
+        let told = check(&settings);
+        assert!(
+            told.starts_with(&format!("ok      environment: qa: {mail}")),
+            "{told}"
+        );
+        assert!(!told.contains('@'), "{told}");
+    }
+}
+
+#[test]
+fn where_there_is_no_token_no_call_is_blamed() {
+    let shop = Shop::new();
+    let told = check(
+        &shop,
+        "http://127.0.0.1:1/",
+        &[],
+        &[("TOKEN_COMMAND", "exit 3")],
+    );
+    assert!(told.starts_with("exit 64"), "{told}");
+    assert!(
+        told.contains("failed  account default: no call was made: the command ")
+            && told.contains("hint: run the command line of accounts.NAME.token_command by hand"),
+        "{told}"
+    );
+    assert!(!told.contains("does not answer"), "{told}");
+}
+
+#[test]
 fn check_proves_the_token_against_the_sandbox() {
     let shop = Shop::new();
     let (mut sandbox, address) = shop.sandbox(&["--token", "pat-na1-right"]);
@@ -124,6 +200,7 @@ fn check_proves_the_token_against_the_sandbox() {
     exit 0
     --- stdout
     ok      config: valid; accounts: default
+    ok      environment: production: mail goes to whom each request says
     ok      queue: sqlite:SHOP/postrider.db answers, 0 messages stand in it
     ok      account default: portal 62515 (DEVELOPER_TEST) at http://SANDBOX/
     ok      account default scopes: oauth content marketing-email transactional-email
@@ -135,6 +212,7 @@ fn check_proves_the_token_against_the_sandbox() {
     exit 64
     --- stdout
     ok      config: valid; accounts: default
+    ok      environment: production: mail goes to whom each request says
     ok      queue: sqlite:SHOP/postrider.db answers, 0 messages stand in it
     failed  account default: http://SANDBOX/ answers 401: Authentication credentials not found. This API supports OAuth 2.0 authentication and you can find more details at https://developers.hubspot.com/docs/methods/auth/oauth-overview
             hint: HubSpot does not accept the token: check accounts.NAME.token or its token_file
@@ -147,6 +225,7 @@ fn check_proves_the_token_against_the_sandbox() {
     exit 64
     --- stdout
     ok      config: valid; accounts: default
+    ok      environment: production: mail goes to whom each request says
     ok      queue: sqlite:SHOP/postrider.db answers, 0 messages stand in it
     failed  account default: the token opens portal 62515, and portal_id is 4711
             hint: set the token to one of the configured account, or correct what the account pins
@@ -160,6 +239,7 @@ fn check_proves_the_token_against_the_sandbox() {
     exit 69
     --- stdout
     ok      config: valid; accounts: default
+    ok      environment: production: mail goes to whom each request says
     ok      queue: sqlite:SHOP/postrider.db answers, 0 messages stand in it
     failed  account default: http://SANDBOX/ does not answer: no answer: Connection refused (os error 111)
             hint: HubSpot cannot be reached (Connection refused (os error 111)): check accounts.NAME.base_url and the network

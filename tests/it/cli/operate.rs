@@ -20,7 +20,9 @@ fn queue_shows_what_the_worker_says() {
                          "words": {"status": 401, "message": "Authentication failed"}},
                         {"scope": "account", "reason": "daily",
                          "since": "2026-01-01T00:00:00Z", "until": "2099-01-02T00:00:00Z",
-                         "words": {"status": 429}}],
+                         "words": {"status": 429}},
+                        {"scope": "provider", "reason": "app", "since": "2026-01-01T00:00:00Z",
+                         "words": {"message": "no call was made: HubSpot does not know the app"}}],
              "quota": [{"bucket": "send", "limit": 190, "window_s": 10.0, "used": 12},
                        {"bucket": "api", "limit": 190, "window_s": 10.0, "used": 7, "share": 90},
                        {"bucket": "daily", "limit": 625000, "window_s": 86400.0, "used": 99000,
@@ -47,6 +49,8 @@ fn queue_shows_what_the_worker_says() {
       paused (account), unauthorized: began AGE ago, ends when a probe finds it healed; nothing is lost
       HubSpot says: Authentication failed
       paused (account), daily: began AGE ago, ends 2099-01-02T00:00:00Z; nothing is lost
+      paused (provider), app: began AGE ago, ends when a probe finds it healed; nothing is lost
+      no call was made: HubSpot does not know the app
 
     account shop: stands by, 0 calls in flight
     ");

@@ -213,12 +213,25 @@ async fn the_commands_send_the_token_and_say_when_it_is_not_the_one() {
     assert!(told.contains("the window is full"), "{told}");
 
     let stranger = world.set("server.token", "another");
-    let asks = format!("the worker at {address} asks for server.token; set the same one here");
+    let refused =
+        format!("the worker at {address} does not take the server.token that is set here");
+    let hint = "set server.token (or server.token_file) to the worker's here";
     for args in [&queue[..], &why[..]] {
-        let told = stranger.told(args).await;
-        assert!(told.contains(&asks), "{told}");
+        let output = stranger.run(args).await;
+        assert!(output.status.success());
+        let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(told.contains(&refused) && told.contains(hint), "{told}");
         assert!(!told.contains("no worker"), "{told}");
     }
+    let machine = [&["--json"], &queue[..]].concat();
+    let told: Value = serde_json::from_str(&stranger.told(&machine).await).unwrap();
+    assert_eq!(told["worker"], Value::Null);
+    assert_eq!(told["worker_error"], refused);
+    assert_eq!(told["worker_hint"], hint);
+    let stranger = stranger.unset("server.token");
+    let told: Value = serde_json::from_str(&stranger.told(&machine).await).unwrap();
+    let asks = format!("the worker at {address} asks for server.token, and none is set here");
+    assert_eq!(told["worker_error"], asks);
     // By a file, as a secret store gives it.
     let file = stranger.path("admin-token");
     std::fs::write(&file, format!("{TOKEN}\n")).unwrap();
@@ -231,15 +244,25 @@ async fn the_commands_send_the_token_and_say_when_it_is_not_the_one() {
             .await
             .contains("account default: dispatches")
     );
+    let told: Value = serde_json::from_str(&friend.told(&machine).await).unwrap();
+    assert_eq!(told.get("worker_error"), None);
+    std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    let told: Value = serde_json::from_str(&friend.told(&machine).await).unwrap();
+    let told = told["worker_error"].as_str().unwrap();
+    assert!(
+        told.contains("was not asked") && told.contains("its mode is 644"),
+        "{told}"
+    );
     worker.stop().await;
 
     let open = friend.unset("server.token_file");
     let open = open.set("server.listen", "0.0.0.0:0");
     let worker = open.worker().await;
-    let told = open.told(&["queue", "--worker", &worker.address()]).await;
-    assert!(
-        told.contains("set server.token, the same one there and here"),
-        "{told}"
+    let machine = ["queue", "--json", "--worker", &worker.address()];
+    let told: Value = serde_json::from_str(&open.told(&machine).await).unwrap();
+    assert_eq!(
+        told["worker_hint"],
+        "set server.token (or server.token_file), the same one there and here"
     );
     worker.stop().await;
 }

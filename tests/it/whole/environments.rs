@@ -144,7 +144,7 @@ async fn a_sink_gets_everything_and_a_sandbox_everyone() {
     world.assert_at_rest(0).await;
     let check = world.told(&["check"]).await;
     assert!(
-        check.contains("config: valid; environment qa (sandbox); accounts: default"),
+        check.contains("environment: qa: mail goes to a sandbox (delivery.mode = \"sandbox\")"),
         "{check}"
     );
 }
