@@ -124,6 +124,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         oauth::finish(REFRESH_GRACE).await;
         ended
     });
+    config::end_commands();
     runtime.shutdown_timeout(END_GRACE);
     ended
 }
@@ -177,6 +178,7 @@ impl Command {
                 let config = config()?;
                 let stop = Stop::on_signal()?;
                 tokio::select! {
+                    biased;
                     ended = check::run(&config, &args, sources, output) => ended,
                     () = stop.told.cancelled() => {
                         Err(Failure::new(Exit::Interrupted, "interrupted; not all was checked"))

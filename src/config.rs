@@ -34,7 +34,7 @@ use crate::delivery::Rules;
 use crate::message::AccountName;
 
 pub use account::ACCOUNT_TYPES;
-pub use command::output_of;
+pub use command::{end_commands, output_of};
 pub use hapikey::{
     DEAD_SINCE as HAPIKEY_DEAD_SINCE, Places as HapikeyPlaces, foreign as foreign_hapikeys,
     is_like as is_api_key, places as hapikey_places,

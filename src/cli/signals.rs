@@ -59,6 +59,7 @@ impl Stop {
                 "stopped at once; what was in hand is handed out again, under the same sendId"
             );
         }
+        crate::config::end_commands();
         std::process::exit(Exit::Interrupted as i32);
     }
 }

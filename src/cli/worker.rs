@@ -71,26 +71,37 @@ pub(super) async fn run(config: &Config) -> Result<(), Failure> {
             let queue = SqliteQueue::open(path, prefix, accounts, Clock::system(), Mode::Worker);
             let queue = queue.await?;
             let listener = listen(config.server.listen).await?;
-            prove(config, &providers).await?;
             let stop = Stop::on_signal()?;
+            tokio::select! {
+                biased;
+                () = stop.told.cancelled() => return ended_before_it_began(config).await,
+                proven = prove(config, &providers) => proven?,
+            }
             serve(config, queue, providers, listener, stop).await
         }
         QueueUrl::Amqp(_) => {
             let listener = listen(config.server.listen).await?;
-            prove(config, &providers).await?;
             let stop = Stop::on_signal()?;
+            let begun = async {
+                prove(config, &providers).await?;
+                Ok::<_, Failure>(AmqpQueue::start(amqp_options(config)).await?)
+            };
             let queue = tokio::select! {
                 biased;
                 // A broker that does not answer is no reason to outstay.
-                () = stop.told.cancelled() => {
-                    tracing::info!("worker stopped before it began");
-                    return Ok(());
-                }
-                queue = AmqpQueue::start(amqp_options(config)) => queue?,
+                () = stop.told.cancelled() => return ended_before_it_began(config).await,
+                queue = begun => queue?,
             };
             serve(config, queue, providers, listener, stop).await
         }
     }
+}
+
+async fn ended_before_it_began(config: &Config) -> Result<(), Failure> {
+    // The proof may have begun one.
+    oauth::finish(config.server.stop_timeout).await;
+    tracing::info!("worker stopped before it began");
+    Ok(())
 }
 
 /// Dispatches every account over one queue, and serves the admin pages, until `stop`.

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -38,15 +38,14 @@ fn output_within(command: &str, time_max: Duration) -> Result<String, String> {
         .process_group(0)
         .spawn()
         .map_err(|error| format!("cannot be run: {error}"))?;
-    let group = Pid::from_child(&child);
+    let group = Group::of(&child);
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         // Nobody waits any more when the time was up.
         sender.send(ended(child)).ok();
     });
     let Ok(ended) = receiver.recv_timeout(time_max) else {
-        // It may have ended just now; then there is nothing to kill.
-        kill_process_group(group, Signal::KILL).ok();
+        kill(group.0);
         return Err(format!("did not end within {time_max:?}"));
     };
     let (text, status) = ended.map_err(|error| format!("was lost: {error}"))?;
@@ -56,6 +55,42 @@ fn output_within(command: &str, time_max: Duration) -> Result<String, String> {
         Ok(text) if text.trim().is_empty() => Err("printed nothing".into()),
         Ok(text) => Ok(text.trim().to_owned()),
     }
+}
+
+/// Kills what runs yet: the process ends, and nobody would wait for it any more. It does not hear the
+/// terminal's Ctrl-C itself.
+pub fn end_commands() {
+    for group in running().iter() {
+        kill(*group);
+    }
+}
+
+/// A command that runs, until it is dropped.
+struct Group(Pid);
+
+static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+fn running() -> MutexGuard<'static, Vec<Pid>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Group {
+    fn of(child: &Child) -> Self {
+        let pid = Pid::from_child(child);
+        running().push(pid);
+        Self(pid)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        running().retain(|pid| *pid != self.0);
+    }
+}
+
+/// It may have ended just now; then there is nothing to kill.
+fn kill(group: Pid) {
+    kill_process_group(group, Signal::KILL).ok();
 }
 
 /// Waits for the end of what it prints, and then for its own.
@@ -69,6 +104,8 @@ fn ended(mut child: Child) -> io::Result<(Vec<u8>, ExitStatus)> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use tokio::time::Instant;
 
     use super::*;
@@ -84,34 +121,33 @@ mod tests {
         }
     }
 
-    /// In the first, what it has started holds its output open; in the second it has closed that.
+    /// In the first, what it has started holds its output open; in the second all have closed it.
     #[test]
     fn what_does_not_end_is_killed_with_all_that_it_has_started() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("pid");
-        for command in [
-            "sleep 600 & echo $! >FILE; wait",
-            "sleep 600 & echo $! >FILE; exec >&-; wait",
+        for (name, command) in [
+            ("open", "sleep 600 & echo $! >FILE; wait"),
+            ("closed", "exec >&-; sleep 600 & echo $! >FILE; wait"),
         ] {
+            let file = folder.path().join(name);
             let command = command.replace("FILE", file.to_str().unwrap());
-            let why = output_within(&command, Duration::from_millis(500)).unwrap_err();
-            assert_eq!(why, "did not end within 500ms");
-            let pid: u32 = std::fs::read_to_string(&file)
-                .unwrap()
-                .trim()
-                .parse()
-                .unwrap();
-            // A signal takes its time.
-            let deadline = Instant::now() + Duration::from_secs(10);
-            while is_alive(pid) {
-                assert!(Instant::now() < deadline, "{command}");
-                std::thread::yield_now();
-            }
+            let why = output_within(&command, Duration::from_secs(2)).unwrap_err();
+            assert_eq!(why, "did not end within 2s");
+            until_dead(&file);
+        }
+    }
+
+    fn until_dead(file: &Path) {
+        let pid = std::fs::read_to_string(file).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while is_alive(pid.trim()) {
+            assert!(Instant::now() < deadline, "{} lives", file.display());
+            std::thread::yield_now();
         }
     }
 
     /// A process that was killed and that nobody has asked after yet is none.
-    fn is_alive(pid: u32) -> bool {
+    fn is_alive(pid: &str) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
         let state = stat.map(|stat| {
             stat.rsplit(')')

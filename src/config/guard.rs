@@ -20,7 +20,12 @@ const ALWAYS: &[&str] = &[
 const WITH_ENVIRONMENT: &[&str] = &["accounts.NAME.base_url"];
 /// What cannot be added either, where the file says production: whoever answers there gets the mail
 /// and the token, and says that it is the pinned portal.
-const OF_PRODUCTION: &[&str] = &["accounts.NAME.base_url", "accounts.NAME.ca_file"];
+const OF_PRODUCTION: &[(&str, IsHarmless)] = &[
+    ("accounts.NAME.base_url", is_harmless),
+    ("accounts.NAME.ca_file", |_| false),
+];
+
+type IsHarmless = fn(&str) -> bool;
 
 /// Whether what the file says of a key stands; `pattern` is the key with `NAME` for its account.
 pub(super) fn guards(pattern: &str, names_environment: bool) -> bool {
@@ -46,8 +51,11 @@ pub(super) fn refuse_added(raw: &Raw) -> Result<(), ConfigError> {
         return Ok(());
     }
     let mut added = raw.entries().filter(|(key, entry)| {
-        let leads = OF_PRODUCTION.contains(&pattern_of(key).as_str());
-        leads && !entry.place.is_file() && !is_harmless(&entry.text)
+        let pattern = pattern_of(key);
+        let leads = |(it, is_harmless): &(&str, IsHarmless)| {
+            *it == pattern && !entry.place.is_file() && !is_harmless(&entry.text)
+        };
+        OF_PRODUCTION.iter().any(leads)
     });
     match added.next() {
         None => Ok(()),

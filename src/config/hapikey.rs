@@ -166,14 +166,8 @@ impl Places {
         is_one || (last.ends_with("token_file") && self.in_token_file(key, Path::new(value)))
     }
 
-    /// What is no plain file may wait for ever, and gives what it holds to whoever reads it first.
     fn in_token_file(&mut self, key: &str, path: &Path) -> bool {
-        let text = match std::fs::metadata(path) {
-            Ok(found) if !found.is_file() => Err("is no plain file".to_owned()),
-            Ok(_) => read_secret(path),
-            Err(error) => Err(format!("cannot be read: {error}")),
-        };
-        match text {
+        match read_secret(path) {
             Ok(text) => is_like(&text),
             Err(why) => {
                 let (key, place) = (shown(key.trim_start_matches('.')), path.display());
@@ -188,8 +182,7 @@ impl Places {
 /// Whether a token file holds an API key. One that cannot be read is no matter here: whoever needs
 /// the token tells.
 pub(super) fn in_token_file(path: &Path) -> bool {
-    let is_file = std::fs::metadata(path).is_ok_and(|found| found.is_file());
-    is_file && read_secret(path).is_ok_and(|text| is_like(&text))
+    read_secret(path).is_ok_and(|text| is_like(&text))
 }
 
 fn shown(name: &str) -> String {

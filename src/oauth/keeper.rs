@@ -292,6 +292,7 @@ impl Inner {
     }
 
     async fn store_at_last(&self, turn: &mut Turn, it: Unstored) -> Result<Grant, OAuthError> {
+        let _under_way = UNDER_WAY.token();
         if let Some(why) = it.why.clone()
             && it.tried.elapsed() < READ_EVERY
         {

@@ -212,7 +212,7 @@ fn tell(
             "account": name,
             "portal_id": grant.hub_id,
             "scopes": grant.scopes,
-            "missing_scope": missing,
+            "missing_scope": missing.and_then(|needed| needed.first()),
             "expires_at": grant.expires_at,
             "file": store.file(),
         }))?;
@@ -227,7 +227,8 @@ fn tell(
     if grant.hub_id.is_none() && account.portal_id.is_some() {
         talk("HubSpot did not tell the portal; no mail leaves before it is proven");
     }
-    if let Some(scope) = missing {
+    if let Some(needed) = missing {
+        let scope = needed.join(" or ");
         talk(format_args!(
             "warning: the scope {scope} was not granted, and HubSpot will refuse to send\n\
              hint: add it to the app and to oauth.scopes, and log in again; the account needs \
@@ -249,6 +250,6 @@ pub(super) fn in_words(grant: &Grant) -> String {
 }
 
 /// The scope that sending takes, if it is not among those that were told.
-pub(super) fn lacks(api: Api, scopes: Option<&[String]>) -> Option<&'static str> {
+pub(super) fn lacks(api: Api, scopes: Option<&[String]>) -> Option<&'static [&'static str]> {
     missing_scope(api, scopes?)
 }

@@ -8,7 +8,7 @@ use super::{account_name, app_of, failure};
 use crate::cli::failure::Failure;
 use crate::cli::open::account_of;
 use crate::cli::output::{Output, confirm, talk};
-use crate::config::{AccountConfig, Config, OAuthConfig};
+use crate::config::{AccountConfig, Config, OAuthConfig, TokenSource};
 use crate::message::AccountName;
 use crate::oauth::{App, OAuthError, Store, key_of};
 
@@ -32,8 +32,17 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
     let name = &args.account;
     let (account, oauth) = app_or_leftover(config, name)?;
     let store = Store::new(name, &oauth.folder);
-    let question =
-        format!("log account `{name}` out? Its mail waits until somebody logs in again.");
+    let question = match &account.token {
+        TokenSource::OAuth(_) => {
+            format!("log account `{name}` out? Its mail waits until somebody logs in again.")
+        }
+        TokenSource::Given(_)
+        | TokenSource::File(_)
+        | TokenSource::Command(_)
+        | TokenSource::Missing => {
+            format!("end the login that account `{name}` uses no more? Its mail goes on.")
+        }
+    };
     if !args.yes && !confirm(&question).map_err(|it| it.hint("add --yes to say yes beforehand"))? {
         talk("nothing was done");
         return Ok(());

@@ -86,10 +86,8 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
     // A login that is over is told before a broken line: it does not heal.
     match exits.into_iter().min_by_key(|exit| *exit as u8) {
         None => Ok(()),
-        Some(Exit::Usage) => Err(
-            Failure::usage("not every account that uses OAuth is logged in")
-                .hint("each line above that fails tells its next step"),
-        ),
+        Some(Exit::Usage) => Err(Failure::usage("not every login is as it should be")
+            .hint("each line above that fails tells its next step")),
         Some(exit) => Err(Failure::new(exit, "HubSpot does not tell of every login")
             .hint("try again, or add --offline to see what is kept on the disk")),
     }
@@ -224,18 +222,26 @@ fn heard(told: Told, said: Result<(), OAuthError>, name: &AccountName) -> Told {
     };
     let hint = Some(error.hint(name));
     if error.may_pass() {
+        // What the file shows to be wrong comes first.
+        let wrong = told.problem.zip(told.hint);
+        let (problem, hint) = wrong.unwrap_or_else(|| {
+            let unknown = format!("whether HubSpot takes this login is not known: {error}");
+            (
+                unknown,
+                "try again; if it stays so, look at status.hubspot.com".to_owned(),
+            )
+        });
         return Told {
-            problem: Some(format!(
-                "whether HubSpot takes this login is not known: {error}"
-            )),
-            hint,
+            problem: Some(problem),
+            hint: Some(hint),
             exit: told.exit.or(Some(Exit::Unavailable)),
             ..told
         };
     }
     let is_over = matches!(error, OAuthError::InvalidGrant { .. });
     Told {
-        logged_in: Some(false),
+        // Of a wrong app nothing is known of the login.
+        logged_in: if is_over { Some(false) } else { told.logged_in },
         accepted: is_over.then_some(false),
         problem: Some(error.to_string()),
         hint,
@@ -273,7 +279,7 @@ fn of_grant(name: &AccountName, account: &AccountConfig, grant: &Grant, file: &s
             "run `postrider auth login --account {name}` and choose portal {meant}, or correct portal_id"
         ));
     } else if let Some(scope) = lacks(account.api, grant.scopes.as_deref()) {
-        told.problem = Some(format!("the scope {scope} was not granted"));
+        told.problem = Some(format!("the scope {} was not granted", scope.join(" or ")));
         told.hint = Some(format!(
             "add it to the app and to oauth.scopes, and run `postrider auth login --account {name}`"
         ));

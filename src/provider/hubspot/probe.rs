@@ -169,21 +169,21 @@ fn portal(details: Option<&Answer>, token_info: Option<&Answer>) -> Portal {
     }
 }
 
-/// The scope without which HubSpot refuses to send, if it is not among these. Marketing single send
+/// The scopes of which HubSpot wants one to send, if none of them is among these. Marketing single send
 /// takes either, says HubSpot's spec.
 #[must_use]
-pub fn missing_scope(api: Api, scopes: &[String]) -> Option<&'static str> {
+pub fn missing_scope(api: Api, scopes: &[String]) -> Option<&'static [&'static str]> {
     let has = |known: &[&str]| scopes.iter().any(|scope| known.contains(&scope.as_str()));
     if has(&TRANSACTIONAL_SCOPES) || (api == Api::Marketing && has(&MARKETING_SCOPES)) {
         return None;
     }
     Some(match api {
-        Api::Transactional => "transactional-email",
-        Api::Marketing => "marketing-email or transactional-email",
+        Api::Transactional => &["transactional-email"],
+        Api::Marketing => &["marketing-email", "transactional-email"],
     })
 }
 
-fn unscoped(needed: &str, scopes: &[String], answer: &Answer) -> Failure {
+fn unscoped(needed: &[&str], scopes: &[String], answer: &Answer) -> Failure {
     let known = scopes.iter().filter(|scope| scope.len() <= SCOPE_BYTES_MAX);
     let known: Vec<&str> = known.take(SCOPES_TOLD_MAX).map(String::as_str).collect();
     let has = match known.as_slice() {
@@ -196,7 +196,10 @@ fn unscoped(needed: &str, scopes: &[String], answer: &Answer) -> Failure {
         pause: Some(PauseReason::Forbidden),
         retry_after: None,
         words: answer.words(),
-        hint: format!("the token lacks the scope {needed}{has}: grant it in HubSpot"),
+        hint: format!(
+            "the token lacks the scope {}{has}: grant it in HubSpot",
+            needed.join(" or ")
+        ),
     }
 }
 

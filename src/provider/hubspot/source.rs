@@ -23,6 +23,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often a command is run while its token does its work. A refused token has it run at once.
 const RUN_EVERY: Duration = Duration::from_mins(5);
 
+/// How long what nobody waited for any more is still news, from its beginning.
+const KEPT_FOR: Duration = Duration::from_mins(1);
+
 /// Where one token comes from.
 #[derive(Debug)]
 pub(super) enum Source {
@@ -37,7 +40,13 @@ pub(super) enum Source {
 /// A read or a run on a thread of its own, which nobody can break off: one at a time, so that a file
 /// system that hangs holds up one thread, and not one more with each look.
 #[derive(Debug, Default)]
-pub(super) struct UnderWay(Mutex<Option<JoinHandle<Told>>>);
+pub(super) struct UnderWay(Mutex<Option<Begun>>);
+
+#[derive(Debug)]
+struct Begun {
+    at: Instant,
+    task: JoinHandle<Told>,
+}
 
 type Told = Result<Token, String>;
 
@@ -201,10 +210,15 @@ impl Trouble {
 impl UnderWay {
     /// What is under way tells, or, where nothing is, this work.
     async fn or(&self, work: impl FnOnce() -> Told + Send + 'static) -> Told {
-        let mut task = self.0.lock().await;
+        let mut begun = self.0.lock().await;
+        begun.take_if(|last| last.task.is_finished() && last.at.elapsed() > KEPT_FOR);
+        let it = begun.get_or_insert_with(|| Begun {
+            at: Instant::now(),
+            task: spawn_blocking(work),
+        });
         // Whoever gives up leaves it where it is, for the next one.
-        let ended = task.get_or_insert_with(|| spawn_blocking(work)).await;
-        *task = None;
+        let ended = (&mut it.task).await;
+        *begun = None;
         ended.map_err(|error| error.to_string())?
     }
 }

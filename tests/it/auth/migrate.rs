@@ -65,7 +65,7 @@ async fn what_cannot_be_looked_through_is_told() {
         &[key, "no-token, cannot be read: No such file"],
     )
     .await;
-    exit_64(&file("."), &[key, "is no plain file"]).await;
+    exit_64(&file("."), &[key, "is no regular file"]).await;
     keep_with_mode(&world.path("open-token"), API_KEY, 0o644);
     exit_64(&file("open-token"), &[key, "its mode is 644"]).await;
     keep(&world.path("open-token"), API_KEY);

@@ -73,6 +73,8 @@ async fn whose_fault_it_is_and_whether_hubspot_was_reached_is_told() {
     let told = run(&world, &["auth", "status"]).await;
     assert!(told.starts_with("exit 64"), "{told}");
     assert!(told.contains("HubSpot does not know the app"), "{told}");
+    let told = line(&run(&world, &["auth", "status", "--json"]).await);
+    assert_eq!(told["logged_in"], true, "nothing is known of it: {told}");
     let unwell = r#"{"client_secret":"app-secret","answer":503}"#;
     world.sandbox.tell("oauth", unwell).await;
     let told = run(&world, &["auth", "status"]).await;
@@ -80,6 +82,15 @@ async fn whose_fault_it_is_and_whether_hubspot_was_reached_is_told() {
     assert!(
         told.contains("whether HubSpot takes this login is not known")
             && told.contains("--offline"),
+        "{told}"
+    );
+    // What the file shows to be wrong is not hidden by that.
+    let world = world.set("accounts.default.portal_id", "7");
+    let told = run(&world, &["auth", "status"]).await;
+    assert!(told.starts_with("exit 64"), "{told}");
+    assert!(
+        told.contains("problem: it opens portal 42, and portal_id is 7")
+            && told.contains("choose portal 7"),
         "{told}"
     );
 }

@@ -256,6 +256,17 @@ async fn assert_it_was_kept(world: World, base: &str) {
 #[tokio::test]
 async fn a_worker_that_stops_waits_for_the_refresh_under_way() {
     let (world, wire) = held_refresh().await;
+    stops_in_order(world, wire).await;
+}
+
+/// Where the portal is pinned, the token is asked about before the worker begins.
+#[tokio::test]
+async fn a_worker_that_stops_before_it_began_waits_for_the_refresh_under_way() {
+    let (world, wire) = held_refresh().await;
+    stops_in_order(world.set("accounts.default.portal_id", "42"), wire).await;
+}
+
+async fn stops_in_order(world: World, wire: Proxy) {
     let base = world.sandbox.base().to_owned();
     let through = format!("http://127.0.0.1:{}", wire.port());
     let world = world.set("accounts.default.base_url", &through);

@@ -289,6 +289,8 @@ fn no_variable_adds_where_production_is() {
     for (key, value) in [
         ("BASE_URL", "https://hubapi.example"),
         ("CA_FILE", "/nowhere.pem"),
+        // A path may look like the address of this machine.
+        ("CA_FILE", "http://127.0.0.1/ca.pem"),
     ] {
         let variable = format!("POSTRIDER_ACCOUNTS__DEFAULT__{key}");
         let error = with(pinned, &[(&variable, value)]).unwrap_err();

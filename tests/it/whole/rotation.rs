@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::process::Command;
 use tokio::time::{Instant, sleep};
 
-use super::world::{World, eventually, ids, report};
+use super::world::{World, eventually, ids, report, within};
 use crate::support::proxy::Proxy;
 use crate::support::{broker, secret};
 
@@ -148,4 +149,28 @@ async fn a_token_of_another_account_mails_nobody() {
         others.into_iter().all(|call| call["bucket"] == "api"),
         "and nothing was sent"
     );
+}
+
+/// It has no terminal that would tell it of Ctrl-C.
+#[tokio::test]
+async fn an_interrupted_check_leaves_no_command_behind() {
+    let world = World::on_sqlite(&[]).await;
+    let file = world.path("pid");
+    let world = world.unset("accounts.default.token").set(
+        "accounts.default.token_command",
+        "echo $$ >pid; exec sleep 600",
+    );
+    let mut check = world.command(&["check"]).spawn().unwrap();
+    let pid = async || std::fs::read_to_string(&file).is_ok_and(|pid| pid.ends_with('\n'));
+    eventually(REST_TIME_MAX, "the command runs", pid).await;
+    let own = check.id().unwrap().to_string();
+    let sent = Command::new("kill").args(["-INT", &own]).status().await;
+    assert!(sent.unwrap().success());
+    let ended = within(REST_TIME_MAX, "it ends", check.wait()).await;
+    assert_eq!(ended.unwrap().code(), Some(130));
+    let pid = std::fs::read_to_string(&file).unwrap();
+    let stat = format!("/proc/{}/stat", pid.trim());
+    // Killed, and perhaps not asked after by anybody.
+    let dead = async || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z"));
+    eventually(REST_TIME_MAX, "the command is dead", dead).await;
 }
