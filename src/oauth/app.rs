@@ -123,15 +123,18 @@ impl App {
     /// [`OAuthError`]; [`OAuthError::InvalidGrant`] where HubSpot takes it no more.
     pub async fn introspect(&self, grant: &Grant) -> Result<(), OAuthError> {
         let token = grant.refresh_token.expose_secret();
+        let mut secrets = vec![&grant.refresh_token];
+        let client_secret;
         let request = if self.config.version == "v1" {
             self.client.request(Method::GET, self.of_old(token))
         } else {
             let form = [("token", token), ("token_type_hint", "refresh_token")];
-            self.form("token/introspect", &form).await?
+            client_secret = self.client_secret().await?;
+            secrets.push(&client_secret);
+            self.form("token/introspect", &form, &client_secret)
         };
         let (status, body, retry_after) = send(request).await?;
-        let (secrets, now) = ([&grant.refresh_token], grant.issued_at);
-        introspected(status, &body, retry_after, &secrets, now)
+        introspected(status, &body, retry_after, &secrets, grant.issued_at)
     }
 
     /// Tells HubSpot that the refresh token is used no more. Access tokens live on to their end.
@@ -140,18 +143,22 @@ impl App {
     /// [`OAuthError`].
     pub async fn revoke(&self, grant: &Grant) -> Result<(), OAuthError> {
         let token = grant.refresh_token.expose_secret();
+        let mut secrets = vec![&grant.refresh_token];
+        let client_secret;
         let request = if self.config.version == "v1" {
             self.client.request(Method::DELETE, self.of_old(token))
         } else {
             let form = [("token", token), ("token_type_hint", "refresh_token")];
-            self.form("token/revoke", &form).await?
+            client_secret = self.client_secret().await?;
+            secrets.push(&client_secret);
+            self.form("token/revoke", &form, &client_secret)
         };
         let (status, body, retry_after) = send(request).await?;
         if (200..300).contains(&status) {
             return Ok(());
         }
         let now = grant.issued_at;
-        match classify(status, &body, retry_after, &[&grant.refresh_token], now) {
+        match classify(status, &body, retry_after, &secrets, now) {
             Err(error) => Err(error),
             Ok(_) => Ok(()),
         }
@@ -175,26 +182,37 @@ impl App {
         secrets: &[&SecretString],
         now: Timestamp,
     ) -> Result<Granted, OAuthError> {
-        let request = self.form("token", form).await?;
+        let client_secret = self.client_secret().await?;
+        let request = self.form("token", form, &client_secret);
         let (status, body, retry_after) = send(request).await?;
-        classify(status, &body, retry_after, secrets, now)
+        let secrets = [secrets, &[&client_secret]].concat();
+        classify(status, &body, retry_after, &secrets, now)
+    }
+
+    /// As it stands now: it may be a file's.
+    async fn client_secret(&self) -> Result<SecretString, OAuthError> {
+        let config = Arc::clone(&self.config);
+        tokio::task::spawn_blocking(move || config.client_secret())
+            .await
+            .map_err(|error| lost(&error))?
+            .map_err(OAuthError::Config)
     }
 
     /// A form with the app's own id and secret in it, as HubSpot takes them: in the body only.
-    async fn form(&self, path: &str, form: &[(&str, &str)]) -> Result<RequestBuilder, OAuthError> {
-        let config = Arc::clone(&self.config);
-        let secret = tokio::task::spawn_blocking(move || config.client_secret())
-            .await
-            .map_err(|error| lost(&error))?
-            .map_err(OAuthError::Config)?;
+    fn form(
+        &self,
+        path: &str,
+        form: &[(&str, &str)],
+        client_secret: &SecretString,
+    ) -> RequestBuilder {
         let mut body = form_urlencoded::Serializer::new(String::new());
         body.extend_pairs(form)
             .append_pair("client_id", &self.config.client_id)
-            .append_pair("client_secret", secret.expose_secret());
+            .append_pair("client_secret", client_secret.expose_secret());
         let url = self.under(&format!("{}/{path}", self.config.version));
-        Ok((self.client.request(Method::POST, url))
+        (self.client.request(Method::POST, url))
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(body.finish()))
+            .body(body.finish())
     }
 
     /// Where v1 has a refresh token.

@@ -1,6 +1,6 @@
 //! The HTTP client against a HubSpot on a real socket.
 
-mod stub;
+pub mod stub;
 mod tokens;
 mod with_sandbox;
 
