@@ -53,6 +53,9 @@ pub struct Call {
     /// What HubSpot saw: the id, or `ID.r2` …
     pub send_id: String,
     pub took_ms: u64,
+    /// It went to the sink of its environment, and to none of its recipients.
+    #[serde(skip_serializing_if = "is_false")]
+    pub to_sink: bool,
     /// As in [`Attempt`](crate::story::Attempt), and `pending`, `not told`.
     pub outcome: String,
     #[serde(skip_serializing_if = "Words::is_empty")]
@@ -203,6 +206,7 @@ impl Call {
         Self {
             attempt,
             send_id,
+            to_sink: false,
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             outcome: outcome.to_owned(),
             words,

@@ -239,6 +239,13 @@ impl Known {
         self.entries.is_empty() && self.dead.is_none() && self.standing().is_none()
     }
 
+    /// Whether the last send whose step is kept went to the sink.
+    fn went_to_sink(&self) -> bool {
+        let calls = self.entries.iter().filter_map(|entry| entry.call.as_ref());
+        let mut sends = calls.rev().filter(|call| call.attempt.is_some());
+        sends.next().is_some_and(|call| call.to_sink)
+    }
+
     /// The account that the last step names which names one.
     pub(super) fn account(&self) -> Option<&str> {
         let named = self.entries.iter().map(|entry| entry.account.as_str());

@@ -10,7 +10,7 @@ use super::lane::Seat;
 use super::mishap::ours;
 use super::{Beside, Called, Dispatcher, NoCall, millis, name_of};
 use crate::clock::until;
-use crate::delivery::Verdict;
+use crate::delivery::{Mode, Verdict};
 use crate::journal::Call;
 use crate::message::{MessageId, SendRequest};
 use crate::metrics::Operation;
@@ -29,6 +29,8 @@ const MAYBE_MAILED: &str =
 pub(super) struct Ready {
     delivery: Delivery,
     request: SendRequest,
+    /// The sink gets it, in the place of its recipients.
+    to_sink: bool,
     story: Box<Story>,
 }
 
@@ -93,6 +95,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         Ok(Ready {
             delivery,
             request,
+            to_sink: matches!(rules.mode, Mode::Sink(_)),
             story,
         })
     }
@@ -185,6 +188,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let Ready {
             delivery,
             request,
+            to_sink,
             mut story,
         } = ready;
         let send_id = request.id.generation(story.generation);
@@ -226,7 +230,10 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         };
         let heard = (outcome.label(), outcome.words());
         let called = Box::new(Called {
-            call: Call::new(Some(story.sends()), send_id, took, heard),
+            call: Call {
+                to_sink,
+                ..Call::new(Some(story.sends()), send_id, took, heard)
+            },
             at: now,
             published_at: story.published_at,
             news,

@@ -17,8 +17,17 @@ pub(in crate::cli) struct Place {
 }
 
 impl Place {
-    /// What is seen goes before what was once noted.
     pub(in crate::cli) fn of(known: &Known, now: Timestamp) -> Self {
+        let mut place = Self::found(known, now);
+        let is_taken = matches!(place.state, "sent" | "accepted" | "unknown");
+        if is_taken && known.went_to_sink() {
+            place.told = format!("{}; {}", place.told, tell::TO_SINK);
+        }
+        place
+    }
+
+    /// What is seen goes before what was once noted.
+    fn found(known: &Known, now: Timestamp) -> Self {
         if let Some(letter) = &known.dead {
             let death = letter.story.death.as_ref();
             let why = death.map_or("not put there by Postrider", |death| &death.problem);

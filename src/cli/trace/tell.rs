@@ -9,6 +9,10 @@ use crate::cli::output::{Mood, Output, count};
 use crate::journal::{Call, Entry, Then};
 use crate::queue::Sight;
 
+/// Who got it, where that is nobody of those whom the request names. No address: that of the sink is in
+/// the configuration.
+pub(super) const TO_SINK: &str = "to delivery.sink alone, in the place of its recipients";
+
 /// From the head to what is not known.
 pub(super) fn all(known: &Known, place: &Place, output: &mut Output) -> io::Result<()> {
     let state = output.paint(place.mood, place.state);
@@ -128,6 +132,7 @@ fn row(entry: &Entry, before: &[Entry]) -> String {
     let step = match (&entry.call, &entry.then) {
         (Some(call), _) => {
             told.push(heard(call, &entry.id));
+            told.extend(call.to_sink.then(|| TO_SINK.to_owned()));
             told.extend(resolves(call, before));
             match call.attempt {
                 Some(number) => format!("attempt {number}"),

@@ -258,3 +258,26 @@ fn an_unknown_id_exits_65() {
     For more information, try '--help'.
     ");
 }
+
+#[test]
+fn what_went_to_the_sink_is_told_as_that() {
+    let shop = Shop::new();
+    shop.note(unknown_resolved_sent().map(|mut entry| {
+        let call = entry.call.as_mut().unwrap();
+        call.to_sink = call.attempt == Some(2);
+        entry
+    }));
+    insta::assert_snapshot!(shop.run(&["trace", "order-1"]), @"
+    exit 0
+    --- stdout
+    order-1  sent
+      HubSpot's final result: sent; to delivery.sink alone, in the place of its recipients
+    2026-05-01T12:00:00.250Z  received     account default
+    2026-05-01T12:00:01.250Z  attempt 1    unknown    31 ms  time-out; it may have been mailed: the same sendId goes out at 2026-05-01T12:00:02.250Z
+    2026-05-01T12:00:03.250Z  attempt 2    accepted   31 ms  200  c-3; to delivery.sink alone, in the place of its recipients; resolves attempt 1: HubSpot has its sendId, and mails it once; it had been handed out before: an earlier attempt may have been cut short; its result is looked up at 2026-05-01T12:00:05.250Z
+    2026-05-01T12:00:05.250Z  result       pending    31 ms  200  c-5; its result is looked up at 2026-05-01T12:00:10.250Z
+    2026-05-01T12:00:10.250Z  result       sent       31 ms  200  c-10
+    ");
+    let json = shop.run(&["trace", "order-1", "--json"]);
+    assert_eq!(json.matches(r#""to_sink":true"#).count(), 1, "{json}");
+}

@@ -121,6 +121,12 @@ async fn a_sink_gets_everything_and_a_sandbox_everyone() {
     worker.finish(REST_TIME_MAX).await;
     let to_sink = ["sink-1", "sink-2"].map(|id| mail(id, "qa@example.com"));
     assert_eq!(mails(&world).await, BTreeSet::from(to_sink.clone()));
+    for id in ["sink-1", "sink-2"] {
+        let story = world.told(&["trace", id]).await;
+        let told = story.matches("to delivery.sink alone").count();
+        assert_eq!(told, 2, "in the head, and at the attempt: {story}");
+        assert!(!story.contains('@'), "an address: {story}");
+    }
 
     configure(&world, SANDBOX);
     let worker = world.worker().await;
@@ -140,6 +146,8 @@ async fn a_sink_gets_everything_and_a_sandbox_everyone() {
     worker.finish(REST_TIME_MAX).await;
     let mut all = BTreeSet::from(to_sink);
     all.insert(mail("sandbox-1", "ada@example.com"));
+    let story = world.told(&["trace", "sandbox-1"]).await;
+    assert!(!story.contains("sink"), "{story}");
     assert_eq!(mails(&world).await, all);
     world.assert_at_rest(0).await;
     let check = world.told(&["check"]).await;
