@@ -16,15 +16,14 @@ mod send_result;
 mod source;
 mod token;
 mod tokens;
+mod urls;
 mod wire;
 
 use std::fmt;
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::Instant;
-use url::Url;
 
 pub use self::classify::{Heard, Silence};
 pub use self::http::Http;
@@ -33,9 +32,10 @@ pub use self::probe::missing_scope;
 use self::source::{Source, Trouble};
 use self::token::Token;
 use self::tokens::{Candidate, Tokens};
+use self::urls::Urls;
 pub use self::wire::{Answer, Call};
 use crate::clock::Clock;
-use crate::config::{AccountConfig, Api, ApiVersion};
+use crate::config::{AccountConfig, Api};
 use crate::message::{AccountName, SendRequest};
 use crate::outcome::{Failure, FailureClass, LookUp, Outcome, Scope, Words};
 use crate::provider::{Pinned, Probe, Provider, RateLimits};
@@ -47,12 +47,6 @@ pub const TOKEN: &str = "token";
 pub const NEXT_TOKEN: &str = "next_token";
 /// HubSpot does not accept the token.
 const UNAUTHORIZED: u16 = 401;
-/// What a status id may hold unescaped in a path.
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
 
 /// Carries a call to HubSpot and brings back what was heard: an answer, or none.
 pub trait Transport: Send + Sync + 'static {
@@ -69,13 +63,6 @@ pub struct HubSpot<T = Http> {
     urls: Urls,
     clock: Clock,
     rate_limits: Mutex<RateLimits>,
-}
-
-struct Urls {
-    base: Url,
-    send: Url,
-    details: Url,
-    token_info: Url,
 }
 
 /// Why an account cannot be called at all. Never holds a token.
@@ -406,57 +393,4 @@ fn tokens(account: &AccountName, config: &AccountConfig) -> Result<Tokens, HubSp
         });
     }
     Tokens::new(account, sources).map_err(bad)
-}
-
-// === the addresses ===
-
-impl Urls {
-    /// The paths of HubSpot's specs. Configuration refuses `v4` for transactional mail and `v3`
-    /// for marketing mail; here they mean the oldest path of that API.
-    fn new(config: &AccountConfig) -> Self {
-        let base = &config.base_url;
-        let dated = match config.api_version {
-            ApiVersion::V2026_09 => Some("2026-09"),
-            ApiVersion::V2026_03 => Some("2026-03"),
-            ApiVersion::V3 | ApiVersion::V4 => None,
-        };
-        let send = match (config.api, dated) {
-            (Api::Transactional, Some(v)) => {
-                format!("marketing/transactional/{v}/single-email/send")
-            }
-            (Api::Transactional, None) => "marketing/v3/transactional/single-email/send".into(),
-            (Api::Marketing, Some(v)) => format!("marketing/email-campaigns/{v}/single-send"),
-            (Api::Marketing, None) => "marketing/v4/email/single-send".into(),
-        };
-        Self {
-            send: under(base, &send),
-            details: under(
-                base,
-                &format!("account-info/{}/details", dated.unwrap_or("v3")),
-            ),
-            token_info: under(base, "oauth/v2/private-apps/get/access-token-info"),
-            base: base.clone(),
-        }
-    }
-
-    /// The one dated path that HubSpot's specs have for it.
-    fn letter(&self, email_id: i64) -> Url {
-        under(&self.base, &format!("marketing/emails/2026-03/{email_id}"))
-    }
-
-    /// The one status path there is, for sends of either API. Status ids are base64 with `=`.
-    fn status(&self, status_id: &str) -> Url {
-        let id = utf8_percent_encode(status_id, UNRESERVED);
-        under(
-            &self.base,
-            &format!("marketing/v3/email/send-statuses/{id}"),
-        )
-    }
-}
-
-/// `path` under `base`, which may have a path of its own and may or may not end in `/`.
-fn under(base: &Url, path: &str) -> Url {
-    let mut url = base.clone();
-    url.set_path(&format!("{}/{path}", base.path().trim_end_matches('/')));
-    url
 }
