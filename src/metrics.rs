@@ -272,14 +272,23 @@ impl Metrics {
         took: Duration,
         words: &Words,
     ) {
-        let account = account.as_str();
+        self.took(account, operation, took);
+        self.answered(account, words.status);
+    }
+
+    /// A probe's calls take their time together.
+    pub fn took(&self, account: &AccountName, operation: Operation, took: Duration) {
         self.call_seconds
-            .with_label_values(&[account, operation.label()])
+            .with_label_values(&[account.as_str(), operation.label()])
             .observe(took.as_secs_f64());
-        let status = words
-            .status
-            .map_or_else(|| "none".into(), |status| status.to_string());
-        self.responses.with_label_values(&[account, &status]).inc();
+    }
+
+    /// One call's status, if an answer came.
+    pub fn answered(&self, account: &AccountName, status: Option<u16>) {
+        let status = status.map_or_else(|| "none".into(), |status| status.to_string());
+        self.responses
+            .with_label_values(&[account.as_str(), &status])
+            .inc();
     }
 
     pub fn accepted_after(&self, account: &AccountName, priority: Priority, latency: Duration) {

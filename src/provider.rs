@@ -29,6 +29,12 @@ pub trait Provider: Send + Sync + 'static {
         std::future::pending()
     }
 
+    /// The statuses that probes heard since the last time, one for each call; `None` where no answer
+    /// came.
+    fn probe_answers(&self) -> Vec<Option<u16>> {
+        Vec::new()
+    }
+
     /// The rate limits that the answers since the last time told.
     fn rate_limits(&self) -> RateLimits {
         RateLimits::default()

@@ -90,19 +90,12 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             }
         }
         self.heed_limits(now);
-        let words = match &probe {
-            Probe::Open(_) | Probe::Wrong(..) | Probe::Kept => Words {
-                status: Some(200),
-                ..Words::default()
-            },
-            Probe::Shut(failure) | Probe::Inconclusive(failure) => failure.words.clone(),
-        };
-        self.metrics.called(
-            &self.account.name,
-            Operation::Probe,
-            called.elapsed(),
-            &words,
-        );
+        let name = &self.account.name;
+        self.metrics.took(name, Operation::Probe, called.elapsed());
+        // Each call by itself: of a token that stood ready, what was found says nothing of the account.
+        for status in self.provider.probe_answers() {
+            self.metrics.answered(name, status);
+        }
         if probe == Probe::Kept {
             return false;
         }

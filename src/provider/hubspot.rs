@@ -42,6 +42,9 @@ use crate::provider::{Pinned, Probe, Provider, RateLimits};
 
 /// The operation that is no look-up and no check.
 const SEND: &str = "send";
+/// Those of a probe.
+const DETAILS: &str = "details";
+const TOKEN_INFO: &str = "token_info";
 /// What the two tokens of an account are called: by their keys.
 pub const TOKEN: &str = "token";
 pub const NEXT_TOKEN: &str = "next_token";
@@ -63,6 +66,9 @@ pub struct HubSpot<T = Http> {
     urls: Urls,
     clock: Clock,
     rate_limits: Mutex<RateLimits>,
+    /// The statuses that probes heard and nobody has counted: those of one probe or two, since whoever
+    /// probes all the time takes them.
+    probe_answers: Mutex<Vec<Option<u16>>>,
 }
 
 /// Why an account cannot be called at all. Never holds a token.
@@ -154,6 +160,7 @@ impl<T: Transport> HubSpot<T> {
             urls: Urls::new(config),
             clock,
             rate_limits: Mutex::default(),
+            probe_answers: Mutex::default(),
         })
     }
 
@@ -162,6 +169,10 @@ impl<T: Transport> HubSpot<T> {
         let begun = Instant::now();
         let token = call.token.clone();
         let heard = self.transport.carry(call).await;
+        if matches!(operation, DETAILS | TOKEN_INFO) {
+            let status = heard.as_ref().ok().map(|answer| answer.status);
+            self.probe_answers_now().push(status);
+        }
         if let Ok(answer) = &heard {
             self.heed(answer, operation == SEND);
             if answer.status == UNAUTHORIZED {
@@ -200,15 +211,20 @@ impl<T: Transport> HubSpot<T> {
         limits.unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn probe_answers_now(&self) -> MutexGuard<'_, Vec<Option<u16>>> {
+        let answers = self.probe_answers.lock();
+        answers.unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn details(&self, token: &Token) -> Heard {
         let call = Call::get(&self.urls.details, token.clone());
-        self.call("details", call).await
+        self.call(DETAILS, call).await
     }
 
     async fn token_info(&self, token: &Token) -> Heard {
         let body = serde_json::json!({"tokenKey": token.expose()}).to_string();
         let call = Call::post(&self.urls.token_info, body.into_bytes(), token.clone());
-        self.call("token_info", call).await
+        self.call(TOKEN_INFO, call).await
     }
 
     /// What a token is worth.
@@ -358,6 +374,10 @@ impl<T: Transport> Provider for HubSpot<T> {
 
     async fn token_changed(&self) {
         self.tokens.changed(self.clock).await;
+    }
+
+    fn probe_answers(&self) -> Vec<Option<u16>> {
+        std::mem::take(&mut *self.probe_answers_now())
     }
 
     fn rate_limits(&self) -> RateLimits {

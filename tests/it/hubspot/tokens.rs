@@ -278,3 +278,19 @@ fn a_file_that_others_may_read_is_no_token() {
     let mode = std::fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o601, "it is left as it was");
 }
+
+#[tokio::test]
+async fn each_answer_that_a_probe_hears_is_told_once() {
+    let stub = portals().await;
+    let mut config = config(&stub.url());
+    config.token = TokenSource::Given("old-token".into());
+    config.next_token = TokenSource::Given("bad-token".into());
+    let hubspot = hubspot(&config);
+    assert_eq!(hubspot.probe().await, Probe::Kept);
+    assert_eq!(hubspot.probe_answers(), [Some(401), Some(401)]);
+    assert!(matches!(hubspot.probe().await, Probe::Open(_)));
+    assert_eq!(hubspot.probe_answers(), [Some(200), Some(200)]);
+    hubspot.send(&small_request(), "order-1").await;
+    assert!(hubspot.probe_answers().is_empty());
+    drop(stub);
+}
