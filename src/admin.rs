@@ -30,7 +30,7 @@ use crate::pause::{Gate, LANES};
 use crate::queue::{Lane, Queue};
 use crate::quota::DAILY;
 use crate::status::{
-    AccountStatus, GateStatus, LaneStatus, PATH, PauseStatus, QuotaStatus, Status,
+    AccountStatus, GateStatus, LaneStatus, PATH, PauseStatus, QuotaStatus, Status, TokenStatus,
 };
 
 /// How long a scrape waits for the queue's depths before it shows the last ones.
@@ -156,9 +156,23 @@ fn status_of(account: &Account, now: Timestamp) -> AccountStatus {
             })
             .collect(),
         lanes: gates(account),
+        token_troubles: tokens(account),
         quota: quota_of(account, now),
         in_flight: u64::try_from(account.in_flight()).unwrap_or(0),
     }
+}
+
+fn tokens(account: &Account) -> Vec<TokenStatus> {
+    let troubles = account.token_troubles().into_iter();
+    let troubles = troubles.map(|trouble| TokenStatus {
+        key: trouble.key.to_owned(),
+        place: trouble.place,
+        why: trouble.why,
+        hint: trouble.hint,
+        since: trouble.since,
+        until: trouble.until,
+    });
+    troubles.collect()
 }
 
 fn lanes(holds: impl Fn(Lane) -> bool) -> Vec<String> {

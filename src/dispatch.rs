@@ -104,8 +104,9 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     #[must_use]
     pub fn new(parts: Parts<Q, P>) -> Self {
         parts.metrics.declare(&parts.account);
+        let tokens = parts.provider.token_troubles();
         Self {
-            account: Arc::new(Account::new(parts.account, &parts.settings.quota)),
+            account: Arc::new(Account::new(parts.account, &parts.settings.quota, tokens)),
             settings: parts.settings,
             queue: parts.queue,
             provider: parts.provider,

@@ -136,7 +136,8 @@
 //! mail, before a call goes out under it, and calls under way end under the token with which they began.
 //! A term begins with everything held (`unproven`) until the token in force was asked about. What an
 //! account pins (`provider::Pinned`) has to be told by HubSpot, or nothing leaves; of an account that
-//! pins nothing, a send may have to tell.
+//! pins nothing, a send may have to tell. What keeps a candidate from taking over, or a source from
+//! telling one, is shown until it is over (`provider::TokenTroubles`).
 //!
 //! # Where nobody can tell
 //!

@@ -53,6 +53,7 @@ pub struct Metrics {
     owner: IntGaugeVec,
     pause: IntGaugeVec,
     responses: IntCounterVec,
+    token_trouble: IntGaugeVec,
     trace_dropped: IntCounter,
 }
 
@@ -174,6 +175,12 @@ impl Metrics {
                 "hubspot_responses_total",
                 "HubSpot's answers by HTTP status; `none` when none came",
                 &["account", "status"],
+            )?,
+            token_trouble: gauges(
+                r,
+                "token_trouble",
+                "1 while what this key tells is no token, is not proven, or is not renewed in time",
+                &["account", "key"],
             )?,
             trace_dropped: added(
                 r,
@@ -332,6 +339,13 @@ impl Metrics {
                 .with_label_values(&[account.as_str(), reason.scope().label(), reason.label()])
                 .set(on.into());
         }
+    }
+
+    /// `key`: `token` or `next_token`.
+    pub fn token_trouble(&self, account: &AccountName, key: &str, yes: bool) {
+        self.token_trouble
+            .with_label_values(&[account.as_str(), key])
+            .set(yes.into());
     }
 
     pub fn queue(&self, queue: &str, messages: u64, oldest: Option<Duration>) {

@@ -54,6 +54,8 @@ pub struct Grant {
 #[derive(Clone, Debug)]
 pub struct Access {
     pub token: SecretString,
+    /// When it is to be refreshed.
+    pub refresh_due: Timestamp,
     pub expires_at: Timestamp,
     pub hub_id: Option<u64>,
     pub scopes: Option<Vec<String>>,
@@ -192,6 +194,7 @@ impl Grant {
     pub fn access(&self) -> Access {
         Access {
             token: self.access_token.clone(),
+            refresh_due: self.refresh_due(),
             expires_at: self.expires_at,
             hub_id: self.hub_id,
             scopes: self.scopes.clone(),

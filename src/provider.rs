@@ -3,13 +3,18 @@
 pub mod hubspot;
 
 use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use jiff::Timestamp;
 
 use crate::message::SendRequest;
 use crate::outcome::{Failure, LookUp, Outcome};
 
 /// How many calls one probe makes at most: each one counts against the account's quota.
 pub const PROBE_CALLS: u32 = 2;
+/// The keys that may tell an account's tokens.
+pub const TOKEN_KEYS: [&str; 2] = [hubspot::TOKEN, hubspot::NEXT_TOKEN];
 
 /// One account at HubSpot: its address, its token, its API.
 pub trait Provider: Send + Sync + 'static {
@@ -29,6 +34,11 @@ pub trait Provider: Send + Sync + 'static {
         std::future::pending()
     }
 
+    /// What is wrong with where its tokens come from: a view that changes as that does.
+    fn token_troubles(&self) -> TokenTroubles {
+        TokenTroubles::default()
+    }
+
     /// The statuses that probes heard since the last time, one for each call; `None` where no answer
     /// came.
     fn probe_answers(&self) -> Vec<Option<u16>> {
@@ -38,6 +48,42 @@ pub trait Provider: Send + Sync + 'static {
     /// The rate limits that the answers since the last time told.
     fn rate_limits(&self) -> RateLimits {
         RateLimits::default()
+    }
+}
+
+/// Why a token that should take over does not, or may not be told any more. The one in force may do its
+/// work meanwhile. Never holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenTrouble {
+    /// Of [`TOKEN_KEYS`].
+    pub key: &'static str,
+    /// What tells it, for a person: a file, a command.
+    pub place: String,
+    pub why: String,
+    /// The next step.
+    pub hint: String,
+    pub since: Timestamp,
+    /// When the token in force ends, where that is known and only this key can renew it.
+    pub until: Option<Timestamp>,
+}
+
+/// The troubles of an account's tokens as they stand. All clones show the same.
+#[derive(Clone, Debug, Default)]
+pub struct TokenTroubles(Arc<Mutex<Vec<TokenTrouble>>>);
+
+impl TokenTroubles {
+    #[must_use]
+    pub fn list(&self) -> Vec<TokenTrouble> {
+        self.lock().clone()
+    }
+
+    /// What stands now, in the place of what stood.
+    pub fn replace(&self, troubles: Vec<TokenTrouble>) {
+        *self.lock() = troubles;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<TokenTrouble>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

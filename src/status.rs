@@ -26,6 +26,9 @@ pub struct AccountStatus {
     /// Whether each lane may go on, by the gate that its dispatch asks.
     #[serde(default)]
     pub lanes: Vec<LaneStatus>,
+    /// Tokens that do not take over, or are told no more; mail may go out meanwhile.
+    #[serde(default)]
+    pub token_troubles: Vec<TokenStatus>,
     pub quota: Vec<QuotaStatus>,
     /// Calls to HubSpot under way.
     pub in_flight: u64,
@@ -80,6 +83,22 @@ pub struct PauseStatus {
     /// HubSpot's own words that led to it.
     #[serde(default)]
     pub words: Words,
+}
+
+/// What is wrong with one key of an account's tokens. Never holds a secret.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenStatus {
+    /// `token` or `next_token`.
+    pub key: String,
+    /// A file, a command.
+    pub place: String,
+    pub why: String,
+    /// The next step.
+    pub hint: String,
+    pub since: Timestamp,
+    /// When the token in force ends, where that is known and only this key can renew it.
+    #[serde(default)]
+    pub until: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::open::{Purpose, with_queue};
 use super::output::{Mood, Output, talk};
-use super::status::{Unknown, age, ask, drained, reachable, spent, standing, told};
+use super::status::{Unknown, age, ask, drained, reachable, spent, standing, told, troubled};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::queue::Depth;
@@ -118,6 +118,11 @@ fn print_account(
             (Some(message), None) => output.line(format_args!("  {message}"))?,
             (None, _) => {}
         }
+    }
+    for trouble in &account.token_troubles {
+        let text = output.paint(Mood::Bad, &troubled(trouble, now));
+        output.line(format_args!("  {text}"))?;
+        output.line(format_args!("  next step: {}", trouble.hint))?;
     }
     Ok(())
 }

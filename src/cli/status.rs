@@ -12,7 +12,9 @@ use crate::config::{Config, ServerConfig};
 use crate::crypto::init_crypto;
 use crate::queue::{Depth, Lane};
 use crate::quota::{Bucket, DAILY};
-use crate::status::{self, AccountStatus, GateStatus, PauseStatus, QuotaStatus, Status};
+use crate::status::{
+    self, AccountStatus, GateStatus, PauseStatus, QuotaStatus, Status, TokenStatus,
+};
 
 /// The worker is on this machine or near: an answer that takes longer is none.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -138,6 +140,20 @@ pub(super) fn told(pause: &PauseStatus, now: Timestamp) -> String {
         pause.reason.label(),
         age(now, pause.since),
     )
+}
+
+/// What is wrong with a token, in one line; without `until` nobody knows for how long the one in force
+/// is good.
+pub(super) fn troubled(trouble: &TokenStatus, now: Timestamp) -> String {
+    let TokenStatus {
+        key, place, why, ..
+    } = trouble;
+    let until = match trouble.until {
+        Some(until) => format!("; the token in force ends at {until}"),
+        None => String::new(),
+    };
+    let began = age(now, trouble.since);
+    format!("token trouble, {key} ({place}): {why}; began {began} ago{until}")
 }
 
 /// How much of a limit is used, and who else uses it.

@@ -10,7 +10,7 @@ use crate::config::QuotaConfig;
 use crate::message::AccountName;
 use crate::metrics::Metrics;
 use crate::pause::{Pause, Pauses};
-use crate::provider::RateLimits;
+use crate::provider::{RateLimits, TOKEN_KEYS, TokenTrouble, TokenTroubles};
 use crate::queue::Lane;
 use crate::quota::{Bucket, DAILY, Day, DayUsed, RateLimiter, WindowUsed};
 
@@ -21,6 +21,7 @@ pub struct Account {
     pub pauses: Pauses,
     owner: AtomicBool,
     in_flight: AtomicI64,
+    tokens: TokenTroubles,
     day: Mutex<Day>,
     limiters: Mutex<Option<Limiters>>,
     /// Deliveries that could not be settled, and went back to the queue.
@@ -50,12 +51,13 @@ pub(super) struct Limiters {
 }
 
 impl Account {
-    pub(super) fn new(name: AccountName, quota: &QuotaConfig) -> Self {
+    pub(super) fn new(name: AccountName, quota: &QuotaConfig, tokens: TokenTroubles) -> Self {
         Self {
             name,
             pauses: Pauses::default(),
             owner: AtomicBool::new(false),
             in_flight: AtomicI64::new(0),
+            tokens,
             day: Mutex::new(Day::new(quota.daily, quota.daily_reserve)),
             limiters: Mutex::new(None),
             returned: AtomicU64::new(0),
@@ -160,6 +162,16 @@ impl Account {
         self.owner.load(Ordering::Relaxed)
     }
 
+    /// What is wrong with where its tokens come from. A worker that stands by does not look at them.
+    #[must_use]
+    pub fn token_troubles(&self) -> Vec<TokenTrouble> {
+        if self.is_owner() {
+            self.tokens.list()
+        } else {
+            Vec::new()
+        }
+    }
+
     /// Calls under way.
     #[must_use]
     pub fn in_flight(&self) -> i64 {
@@ -180,6 +192,11 @@ impl Account {
     pub fn observe(&self, metrics: &Metrics, now: Timestamp) {
         metrics.owner(&self.name, self.is_owner());
         metrics.pauses(&self.name, &self.held_back());
+        let troubles = self.token_troubles();
+        for key in TOKEN_KEYS {
+            let is_trouble = troubles.iter().any(|trouble| trouble.key == key);
+            metrics.token_trouble(&self.name, key, is_trouble);
+        }
         for (bucket, used) in self.quota() {
             let (limit, ratio) = match used {
                 Some(used) => {
@@ -235,7 +252,7 @@ mod tests {
     #[tokio::test]
     async fn only_the_owner_tells_pauses() {
         let quota = QuotaConfig::default();
-        let account = Account::new(AccountName::default(), &quota);
+        let account = Account::new(AccountName::default(), &quota, TokenTroubles::default());
         let now = "2026-11-22T12:00:00Z".parse().unwrap();
         account.pauses.begin(
             PauseReason::Forbidden,

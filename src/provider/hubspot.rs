@@ -38,7 +38,7 @@ use crate::clock::Clock;
 use crate::config::{AccountConfig, Api};
 use crate::message::{AccountName, SendRequest};
 use crate::outcome::{Failure, FailureClass, LookUp, Outcome, Scope, Words};
-use crate::provider::{Pinned, Probe, Provider, RateLimits};
+use crate::provider::{Pinned, Probe, Provider, RateLimits, TokenTroubles};
 
 /// The operation that is no look-up and no check.
 const SEND: &str = "send";
@@ -274,7 +274,7 @@ impl<T: Transport> HubSpot<T> {
     /// Proves a token that is wanted rather than the one in force.
     async fn prove(&self, candidate: Candidate) -> Probe {
         let found = self.probe_with(&candidate.token).await;
-        let account = &self.account;
+        let (account, now) = (&self.account, self.clock.now());
         let (why, hint) = match &found {
             Probe::Open(portal) => {
                 let which = self.tokens.name_of_next();
@@ -282,14 +282,14 @@ impl<T: Transport> HubSpot<T> {
                     %account, portal = portal.portal_id,
                     "{which} is proven: calls go out under it from now on"
                 );
-                self.tokens.adopt(candidate);
+                self.tokens.adopt(candidate, now);
                 return found;
             }
             // HubSpot does not offer the question for every kind of token: then a send has to tell.
             Probe::Inconclusive(_) if self.pinned.is_empty() && self.tokens.is_refused() => {
                 let which = self.tokens.name_of_next();
                 tracing::warn!(%account, "{which} cannot be proven, and is tried: there is no other that HubSpot takes");
-                self.tokens.adopt(candidate);
+                self.tokens.adopt(candidate, now);
                 return found;
             }
             Probe::Wrong(_, problem) => {
@@ -304,7 +304,7 @@ impl<T: Transport> HubSpot<T> {
             // There is none to keep: what was found is what the account is worth.
             return found;
         }
-        if self.tokens.put_off(candidate) {
+        if self.tokens.put_off(candidate, (&why, &hint), now) {
             tracing::warn!(
                 %account, why, hint,
                 "another token stands ready and is not proven; the last one stays in force"
@@ -374,6 +374,10 @@ impl<T: Transport> Provider for HubSpot<T> {
 
     async fn token_changed(&self) {
         self.tokens.changed(self.clock).await;
+    }
+
+    fn token_troubles(&self) -> TokenTroubles {
+        self.tokens.troubles()
     }
 
     fn probe_answers(&self) -> Vec<Option<u16>> {

@@ -17,7 +17,7 @@ use self::stack::{Stack, comes_to, until};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_postrider");
 
 /// Every metric of the program's own, with its labels.
-const METRICS: [(&str, &[&str]); 18] = [
+const METRICS: [(&str, &[&str]); 19] = [
     ("requests_received_total", &["account", "priority"]),
     ("attempts_total", &["account", "outcome"]),
     ("results_total", &["account", "result"]),
@@ -38,6 +38,7 @@ const METRICS: [(&str, &[&str]); 18] = [
     ("owner", &["account"]),
     ("pause", &["account", "reason", "scope"]),
     ("hubspot_responses_total", &["account", "status"]),
+    ("token_trouble", &["account", "key"]),
     ("build_info", &["version"]),
 ];
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use jiff::Timestamp;
 use reqwest::header::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -27,6 +28,9 @@ pub(super) struct Token {
 pub(super) struct Granted {
     pub(super) hub_id: Option<u64>,
     pub(super) scopes: Option<Vec<String>>,
+    /// When another one is to take its place.
+    pub(super) refresh_due: Timestamp,
+    pub(super) expires_at: Timestamp,
 }
 
 /// A secret that tells when nobody holds it any longer, once it is to be given up.
@@ -53,6 +57,8 @@ impl Token {
         let granted = Granted {
             hub_id: access.hub_id,
             scopes: access.scopes,
+            refresh_due: access.refresh_due,
+            expires_at: access.expires_at,
         };
         Self::with(access.token.expose_secret(), Some(granted))
     }

@@ -12,14 +12,17 @@ use tokio::time::Instant;
 
 use super::source::{Source, Trouble};
 use super::token::Token;
-use crate::clock::Clock;
+use crate::clock::{Clock, after};
 use crate::message::AccountName;
 use crate::outcome::PauseReason;
+use crate::provider::{TokenTrouble, TokenTroubles};
 
 /// How often it is looked whether there is another token.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// When a token that was not proven is tried again. HubSpot may not have been well.
 const AGAIN_AFTER: Duration = Duration::from_mins(1);
+/// How late a refresh may be before that is trouble: longer than one call for it takes.
+const LATE_AFTER: Duration = Duration::from_secs(30);
 
 /// What an account's calls may go out under.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub(super) struct Tokens {
     /// The one that is wanted first stands first.
     sources: Vec<(&'static str, Source)>,
     state: Mutex<State>,
+    /// What operators see, brought up to date whenever something is learnt.
+    troubles: TokenTroubles,
 }
 
 /// A token of one of the sources.
@@ -47,16 +52,28 @@ struct State {
     refused: bool,
     /// What each source told last, and when it was asked.
     known: Vec<Known>,
-    /// Candidates that were not proven, and when.
-    unproven: Vec<(Token, Instant)>,
+    unproven: Vec<Unproven>,
+}
+
+/// A candidate that was not proven.
+#[derive(Debug)]
+struct Unproven {
+    token: Token,
+    /// When it was tried last.
+    tried: Instant,
+    /// When it was tried first.
+    since: Timestamp,
+    why: String,
+    /// The next step.
+    hint: String,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     token: Option<Token>,
     asked: Option<Instant>,
-    /// Why it told none, when it was asked last.
-    trouble: Option<Trouble>,
+    /// Why it told none, when it was asked last, and since when it tells none.
+    trouble: Option<(Trouble, Timestamp)>,
 }
 
 impl Tokens {
@@ -91,7 +108,13 @@ impl Tokens {
             account: account.clone(),
             sources,
             state: Mutex::new(state),
+            troubles: TokenTroubles::default(),
         })
+    }
+
+    /// What is wrong with its sources, for whoever is to see it.
+    pub(super) fn troubles(&self) -> TokenTroubles {
+        self.troubles.clone()
     }
 
     /// The token for the next call.
@@ -107,10 +130,11 @@ impl Tokens {
             if self.is_due(rank, source) {
                 match source.ask(now).await {
                     Ok(token) => self.told(rank, token),
-                    Err(trouble) => ended |= self.told_none(rank, (key, source), trouble),
+                    Err(trouble) => ended |= self.told_none(rank, (key, source), trouble, now),
                 }
             }
         }
+        self.show(now);
         ended
     }
 
@@ -127,11 +151,21 @@ impl Tokens {
         let State {
             known, unproven, ..
         } = &mut *state;
-        unproven.retain(|(other, _)| known.iter().any(|it| it.token.as_ref() == Some(other)));
+        unproven.retain(|it| {
+            known
+                .iter()
+                .any(|known| known.token.as_ref() == Some(&it.token))
+        });
     }
 
     /// Whether that was the token in force.
-    fn told_none(&self, rank: usize, (key, source): (&str, &Source), trouble: Trouble) -> bool {
+    fn told_none(
+        &self,
+        rank: usize,
+        (key, source): (&str, &Source),
+        trouble: Trouble,
+        now: Timestamp,
+    ) -> bool {
         let mut state = self.state();
         let Some(known) = state.known.get_mut(rank) else {
             return false;
@@ -139,7 +173,9 @@ impl Tokens {
         let Trouble {
             why, hint, ends, ..
         } = &trouble;
-        if known.trouble.as_ref().is_none_or(|last| last.why != *why) {
+        let last = known.trouble.as_ref();
+        let since = last.map_or(now, |(_, since)| *since);
+        if last.is_none_or(|(last, _)| last.why != *why) {
             tracing::warn!(
                 account = %self.account, key, place = source.place(), why, hint,
                 "no token is told there{}",
@@ -147,7 +183,7 @@ impl Tokens {
             );
         }
         let ends = *ends;
-        known.trouble = Some(trouble);
+        known.trouble = Some((trouble, since));
         if !ends {
             return false;
         }
@@ -207,29 +243,43 @@ impl Tokens {
 
     /// A candidate is proven: calls go out under it from now on, and those under way end under the
     /// token with which they began.
-    pub(super) fn adopt(&self, candidate: Candidate) {
+    pub(super) fn adopt(&self, candidate: Candidate, now: Timestamp) {
         let mut state = self.state();
         state.refused = false;
         state.had_one = true;
-        state.unproven.clear();
+        // What another key tells is as unproven as before.
+        state.unproven.retain(|it| it.token != candidate.token);
         let old = state.in_force.replace(candidate);
         drop(state);
+        self.show(now);
         if let Some(old) = old {
             old.token.retire(&self.account);
         }
     }
 
     /// A candidate was not proven. Whether that is news.
-    pub(super) fn put_off(&self, Candidate { token, .. }: Candidate) -> bool {
+    pub(super) fn put_off(
+        &self,
+        Candidate { token, .. }: Candidate,
+        (why, hint): (&str, &str),
+        now: Timestamp,
+    ) -> bool {
         let mut state = self.state();
-        let known = state.unproven.len();
-        state.unproven.retain(|(other, _)| *other != token);
-        let is_new = state.unproven.len() == known;
+        let since = state.unproven_of(&token).map(|it| it.since);
+        state.unproven.retain(|it| it.token != token);
         // As many as there are sources may stand there at a time.
         let surplus = (state.unproven.len() + 1).saturating_sub(self.sources.len());
         state.unproven.drain(..surplus);
-        state.unproven.push((token, Instant::now()));
-        is_new
+        state.unproven.push(Unproven {
+            token,
+            tried: Instant::now(),
+            since: since.unwrap_or(now),
+            why: why.to_owned(),
+            hint: hint.to_owned(),
+        });
+        drop(state);
+        self.show(now);
+        since.is_none()
     }
 
     /// HubSpot has refused a token, or taken it.
@@ -258,7 +308,7 @@ impl Tokens {
     pub(super) fn trouble(&self) -> Trouble {
         let state = self.state();
         let mut known = state.known.iter().rev();
-        let told = known.find_map(|known| known.trouble.clone());
+        let told = known.find_map(|known| Some(known.trouble.as_ref()?.0.clone()));
         told.unwrap_or_else(|| {
             let last = self.sources.last().map(|(_, source)| source);
             let place = last.map_or_else(String::new, Source::place);
@@ -281,6 +331,26 @@ impl Tokens {
             .collect()
     }
 
+    /// Brings what operators see up to date.
+    fn show(&self, now: Timestamp) {
+        let state = self.state();
+        let all = self.sources.iter().zip(&state.known).enumerate();
+        let troubles = all.filter_map(|(rank, ((key, source), known))| {
+            let (why, hint, since) = state.trouble_of(known, now)?;
+            // What another key tells may take over before this token ends.
+            let in_force = state.in_force.as_ref().filter(|it| it.rank == rank);
+            Some(TokenTrouble {
+                key,
+                place: source.place(),
+                why,
+                hint,
+                since,
+                until: in_force.and_then(|it| Some(it.token.granted()?.expires_at)),
+            })
+        });
+        self.troubles.replace(troubles.collect());
+    }
+
     /// Never held over an await.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -289,7 +359,84 @@ impl Tokens {
 
 impl State {
     fn was_put_off(&self, token: &Token) -> bool {
-        let tried = self.unproven.iter().find(|(other, _)| other == token);
-        tried.is_some_and(|(_, at)| at.elapsed() < AGAIN_AFTER)
+        let it = self.unproven_of(token);
+        it.is_some_and(|it| it.tried.elapsed() < AGAIN_AFTER)
+    }
+
+    fn unproven_of(&self, token: &Token) -> Option<&Unproven> {
+        self.unproven.iter().find(|it| it.token == *token)
+    }
+
+    /// What is wrong with what a source tells, the next step, and since when. That HubSpot refuses the
+    /// token in force is no matter of a source: it is a pause.
+    fn trouble_of(&self, known: &Known, now: Timestamp) -> Option<(String, String, Timestamp)> {
+        if let Some((trouble, since)) = &known.trouble {
+            return Some((trouble.why.clone(), trouble.hint.clone(), *since));
+        }
+        let token = known.token.as_ref()?;
+        if let Some(it) = self.unproven_of(token) {
+            let why = format!("it is not proven: {}", it.why);
+            return Some((why, it.hint.clone(), it.since));
+        }
+        let due = token.granted()?.refresh_due;
+        // Whoever renews it hands the old one out meanwhile, so that only the clock tells.
+        (after(due, LATE_AFTER) <= now).then(|| {
+            (
+                "it is to be renewed, and is not".to_owned(),
+                "the log says why (`the access token cannot be refreshed`), and `postrider auth \
+                 status` how the login stands"
+                    .to_owned(),
+                due,
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(key: &'static str) -> (&'static str, Source) {
+        (
+            key,
+            Source::Given(Token::parse(&format!("{key}-text")).unwrap()),
+        )
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trouble_began_when_it_was_first_met() {
+        let sources = vec![given("next_token"), given("token")];
+        let tokens = Tokens::new(&AccountName::default(), sources).unwrap();
+        let troubles = tokens.troubles();
+        tokens.look(at(0)).await;
+        assert_eq!(troubles.list(), []);
+        let next = tokens.candidate().unwrap();
+        assert!(tokens.put_off(next, ("no answer", "wait"), at(10)));
+        assert!(tokens.candidate().is_none());
+        tokio::time::advance(AGAIN_AFTER).await;
+        let next = tokens.candidate().unwrap();
+        assert!(!tokens.put_off(next.clone(), ("status 401", "correct it"), at(70)));
+        let expected = TokenTrouble {
+            key: "next_token",
+            place: "the configuration".into(),
+            why: "it is not proven: status 401".into(),
+            hint: "correct it".into(),
+            since: at(10),
+            until: None,
+        };
+        assert_eq!(troubles.list(), std::slice::from_ref(&expected));
+        // That another key's token takes over does not prove it.
+        let other = Candidate {
+            token: Token::parse("another").unwrap(),
+            rank: 1,
+        };
+        tokens.adopt(other, at(80));
+        assert_eq!(troubles.list(), [expected]);
+        tokens.adopt(next, at(90));
+        assert_eq!(troubles.list(), []);
     }
 }

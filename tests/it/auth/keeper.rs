@@ -9,6 +9,8 @@ use postrider::clock::Clock;
 use postrider::config::{AccountConfig, Config, OAuthConfig, Sources, TokenSource};
 use postrider::message::AccountName;
 use postrider::oauth::{Grant, Keeper, OAuthError, Store};
+use postrider::provider::Provider;
+use postrider::provider::hubspot::HubSpot;
 use secrecy::ExposeSecret as _;
 
 use super::desk::{KEY, counts, desk, logged_in};
@@ -264,4 +266,34 @@ async fn an_app_of_v1_is_refreshed_too() {
     assert_eq!((owner.stored().hub_id, owner.stored().scopes), (None, None));
     let access = owner.keeper().access(owner.in_minutes(26)).await.unwrap();
     assert_eq!(access.hub_id, Some(42), "the newer endpoint tells it");
+}
+
+/// The old token is good for some minutes yet: time to mend it.
+#[tokio::test]
+async fn a_refresh_that_fails_is_shown_before_the_old_token_ends() {
+    let world = desk(&[]).await;
+    logged_in(&world).await;
+    let owner = Owner::of(&world);
+    let clock = Clock::simulated(owner.in_minutes(26));
+    let hubspot = HubSpot::new(&AccountName::default(), &owner.way, clock).unwrap();
+    hubspot.probe().await;
+    assert_eq!(hubspot.token_troubles().list(), [], "it was renewed");
+
+    world.sandbox.tell("oauth", r#"{"revoke":true}"#).await;
+    let due = owner.stored().refresh_due();
+    for (seconds, is_late) in [(10, false), (40, true)] {
+        let clock = Clock::simulated(due + SignedDuration::from_secs(seconds));
+        let hubspot = HubSpot::new(&AccountName::default(), &owner.way, clock).unwrap();
+        hubspot.probe().await;
+        let list = hubspot.token_troubles().list();
+        assert_eq!(!list.is_empty(), is_late, "{list:?}");
+        if let [trouble] = list.as_slice() {
+            assert_eq!((trouble.key, trouble.since), ("token", due));
+            assert_eq!(trouble.until, Some(owner.stored().expires_at));
+            assert!(
+                trouble.hint.contains("`postrider auth status`"),
+                "{trouble:?}"
+            );
+        }
+    }
 }

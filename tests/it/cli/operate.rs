@@ -164,3 +164,29 @@ fn logs_are_json_lines_without_addresses_and_secrets_at_any_level() {
     interrupt(&sandbox);
     assert!(sandbox.wait().unwrap().success());
 }
+
+#[test]
+fn queue_shows_what_keeps_a_token_from_taking_over() {
+    let shop = Shop::new();
+    shop.bury(&[]);
+    let worker = answer_once(
+        r#"{"accounts": [{"name": "default", "owner": true, "in_flight": 0, "pauses": [], "quota": [],
+            "token_troubles": [
+                {"key": "next_token", "place": "/run/next", "since": "2026-01-01T00:00:00Z",
+                 "why": "it is not proven: HubSpot answers 401", "hint": "check it"},
+                {"key": "token", "place": "token_command", "since": "2026-01-01T00:00:00Z",
+                 "until": "2099-01-02T00:00:00Z", "why": "it is to be renewed, and is not",
+                 "hint": "log in"}]}]}"#,
+    );
+    let shown = shop.run(&["queue", "--worker", &worker]);
+    let shown = without_word_after(&shown, "; began ");
+    let (_, shown) = shown.split_once("\naccount ").unwrap();
+    insta::assert_snapshot!(shown, @"
+    default: dispatches, 0 calls in flight
+      no pause
+      token trouble, next_token (/run/next): it is not proven: HubSpot answers 401; began AGE ago
+      next step: check it
+      token trouble, token (token_command): it is to be renewed, and is not; began AGE ago; the token in force ends at 2099-01-02T00:00:00Z
+      next step: log in
+    ");
+}

@@ -8,11 +8,12 @@ use postrider::config::{AccountConfig, TokenSource};
 use postrider::message::AccountName;
 use postrider::outcome::{Outcome, PauseReason};
 use postrider::provider::hubspot::{HubSpot, HubSpotError};
-use postrider::provider::{Probe, Provider};
+use postrider::provider::{Probe, Provider, TokenTrouble};
 
 use super::stub::{Asked, Reply, Stub};
 use super::{config, hubspot, small_request};
 use crate::support::secret::{keep, keep_with_mode};
+use crate::whole::world::eventually;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -277,6 +278,60 @@ fn a_file_that_others_may_read_is_no_token() {
     }
     let mode = std::fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o601, "it is left as it was");
+}
+
+#[tokio::test]
+async fn what_keeps_a_token_from_taking_over_is_shown_until_it_is_over() {
+    let stub = portals().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    keep(&file, "first-token");
+    let pinned = AccountConfig {
+        portal_id: Some(77),
+        ..with_file(&stub, &file)
+    };
+    let hubspot = hubspot(&pinned);
+    let troubles = hubspot.token_troubles();
+    assert!(matches!(hubspot.probe().await, Probe::Open(_)));
+    assert_eq!(troubles.list(), []);
+
+    let begun = Clock::system().now();
+    for (wrong, why, hint) in [
+        ("bad-token", "not proven: HubSpot answers 401", "token_file"),
+        (
+            "other-token",
+            "not proven: the token opens portal 99",
+            "correct",
+        ),
+        ("poor-token", "does not suffice", "transactional-email"),
+        ("shy-token", "not proven: HubSpot answers 404", ""),
+    ] {
+        keep(&file, wrong);
+        assert_eq!(next_probe(&hubspot).await, Probe::Kept, "{wrong}");
+        let list = troubles.list();
+        let [trouble] = list.as_slice() else {
+            panic!("{wrong}: {list:?}");
+        };
+        assert_eq!((trouble.key, trouble.until), ("token", None));
+        assert_eq!(trouble.place, file.display().to_string());
+        assert!(trouble.why.contains(why), "{trouble:?}");
+        assert!(trouble.hint.contains(hint), "{trouble:?}");
+        assert!(trouble.since >= begun);
+        assert!(!format!("{trouble:?}").contains(wrong), "{trouble:?}");
+    }
+    let shown = async |is: fn(&[TokenTrouble]) -> bool| {
+        let now = async || {
+            hubspot.probe().await;
+            is(&troubles.list())
+        };
+        eventually(LIMIT, "it is shown", now).await;
+    };
+    std::fs::remove_file(&file).unwrap();
+    shown(|list| list.len() == 1 && list[0].why.contains("cannot be read")).await;
+    // What is in force already is no news, and no trouble.
+    keep(&file, "first-token");
+    shown(<[_]>::is_empty).await;
+    assert_eq!(used(&stub, &hubspot).await, "first-token");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! A broker's password, and a token, that are changed under a running worker.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -173,4 +174,56 @@ async fn an_interrupted_check_leaves_no_command_behind() {
     // Killed, and perhaps not asked after by anybody.
     let dead = async || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z"));
     eventually(REST_TIME_MAX, "the command is dead", dead).await;
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_take_over_is_shown_to_operators() {
+    let world = World::on_sqlite(&[]).await;
+    let file = world.path("token");
+    let (good, wrong) = ("pat-na1-good", "pat-na1-wrong");
+    secret::keep(&file, good);
+    world.sandbox.tell("token", good).await;
+    let world = world
+        .unset("accounts.default.token")
+        .set("accounts.default.token_file", file.to_str().unwrap());
+    let worker = world.worker().await;
+    let address = worker.address();
+    let ids = ids("shown", 2);
+    let mut one_by_one = ids.iter().map(|id| BTreeSet::from([id.clone()]));
+    world.publish(&one_by_one.next().unwrap()).await;
+    world.sandbox.until_mailed(1, REST_TIME_MAX).await;
+    let gauge = |key: &str, value: u8| {
+        format!("postrider_token_trouble{{account=\"default\",key=\"{key}\"}} {value}")
+    };
+    let shows = async |line: String| {
+        let shows = async || worker.metrics().await.lines().any(|it| it == line);
+        eventually(REST_TIME_MAX, &line, shows).await;
+    };
+    shows(gauge("token", 0)).await;
+
+    secret::keep(&file, wrong);
+    shows(gauge("token", 1)).await;
+    shows(gauge("next_token", 0)).await;
+    let refused = "postrider_hubspot_responses_total{account=\"default\",status=\"401\"} 2";
+    shows(refused.to_owned()).await;
+    let told = world.told(&["queue", "--worker", &address]).await;
+    let place = file.display();
+    let line = format!("token trouble, token ({place}): it is not proven: HubSpot answers 401");
+    assert!(
+        told.contains(&line) && told.contains("next step: "),
+        "{told}"
+    );
+    let json = world.told(&["queue", "--json", "--worker", &address]).await;
+    let status: Value = serde_json::from_str(&json).unwrap();
+    let trouble = &status["worker"]["accounts"][0]["token_troubles"][0];
+    assert_eq!(trouble["key"], "token", "{json}");
+    assert!(!(told + &json).contains(wrong), "a token is told");
+    // Mail goes on.
+    world.publish(&one_by_one.next().unwrap()).await;
+    world.sandbox.until_mailed(2, REST_TIME_MAX).await;
+
+    secret::keep(&file, good);
+    shows(gauge("token", 0)).await;
+    worker.finish(REST_TIME_MAX).await;
+    world.assert_mailed(&ids).await;
 }
