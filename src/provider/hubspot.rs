@@ -247,12 +247,17 @@ impl<T: Transport> HubSpot<T> {
         probe::probe((self.api, &self.pinned), &details, &token_info, now)
     }
 
-    /// What each token that is configured is worth, with its key. None takes the place of another.
+    /// What each token that is configured is worth, with its key, the one that is wanted first. None
+    /// takes the place of another.
     pub async fn probe_each(&self) -> Vec<(&'static str, Probe)> {
         self.tokens.look(self.clock.now()).await;
         let mut probes = Vec::new();
-        for (key, token) in self.tokens.all() {
-            probes.push((key, self.probe_with(&token).await));
+        for (key, told) in self.tokens.each() {
+            let probe = match told {
+                Ok(token) => self.probe_with(&token).await,
+                Err(trouble) => Probe::Shut(no_token(trouble)),
+            };
+            probes.push((key, probe));
         }
         if probes.is_empty() {
             probes.push((TOKEN, Probe::Shut(self.no_token())));
@@ -260,11 +265,14 @@ impl<T: Transport> HubSpot<T> {
         probes
     }
 
-    /// What HubSpot knows of an email, asked under a token that is known, proven or not.
-    pub async fn letter(&self, email_id: i64) -> Letter {
-        let known = || self.tokens.all().pop().map(|(_, token)| token);
-        let Some(token) = self.tokens.in_force().or_else(known) else {
-            return Letter::Unknown(self.no_token());
+    /// What HubSpot knows of an email, asked under the token of this key, proven or not.
+    pub async fn letter(&self, email_id: i64, key: &str) -> Letter {
+        let mut each = self.tokens.each().into_iter();
+        let told = each.find_map(|(its, told)| (its == key).then_some(told));
+        let token = match told {
+            Some(Ok(token)) => token,
+            Some(Err(trouble)) => return Letter::Unknown(no_token(trouble)),
+            None => return Letter::Unknown(self.no_token()),
         };
         let call = Call::get(&self.urls.letter(email_id), token);
         let heard = self.call("email", call).await;
@@ -315,20 +323,22 @@ impl<T: Transport> HubSpot<T> {
 
     /// Without a token there is nothing to ask HubSpot.
     fn no_token(&self) -> Failure {
-        let Trouble {
-            why, pause, hint, ..
-        } = self.tokens.trouble();
-        Failure {
-            class: FailureClass::Halted,
-            scope: Scope::Account,
-            pause: Some(pause),
-            retry_after: None,
-            words: Words {
-                message: Some(format!("no call was made: {why}")),
-                ..Words::default()
-            },
-            hint,
-        }
+        no_token(self.tokens.trouble())
+    }
+}
+
+/// No call can be made for this.
+fn no_token(trouble: Trouble) -> Failure {
+    Failure {
+        class: FailureClass::Halted,
+        scope: Scope::Account,
+        pause: Some(trouble.pause),
+        retry_after: None,
+        words: Words {
+            message: Some(format!("no call was made: {}", trouble.why)),
+            ..Words::default()
+        },
+        hint: trouble.hint,
     }
 }
 

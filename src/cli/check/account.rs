@@ -6,7 +6,7 @@ use jiff::{Timestamp, ToSpan, Unit};
 use super::{Finding, Verdict};
 use crate::cli::failure::Exit;
 use crate::clock::Clock;
-use crate::config::AccountConfig;
+use crate::config::{AccountConfig, TokenSource};
 use crate::message::AccountName;
 use crate::outcome::{Failure as Refusal, PauseReason};
 use crate::provider::hubspot::{HubSpot, Letter, TOKEN};
@@ -27,22 +27,47 @@ pub(super) async fn check(
         }
     };
     let mut findings = Vec::new();
-    let mut is_open = false;
+    let mut good = None;
     for (key, probe) in hubspot.probe_each().await {
+        let is_open = matches!(probe, Probe::Open(_));
         let check = if key == TOKEN {
             check.clone()
         } else {
             format!("{check} {key}")
         };
-        is_open |= matches!(probe, Probe::Open(_));
-        findings.extend(of_token(&check, config, probe, clock.now()));
+        let found = of_token(&check, config, probe, clock.now());
+        findings.extend(found.into_iter().map(|finding| match good {
+            Some(better) => needless(finding, name, config, better),
+            None => finding,
+        }));
+        good = good.or(is_open.then_some(key));
     }
     if let Some(id) = email_id
-        && is_open
+        && let Some(key) = good
     {
-        findings.push(email(&check, &hubspot, id).await);
+        findings.push(email(&check, &hubspot, id, key).await);
     }
     findings
+}
+
+/// A worker uses a better token: one that is refused does no harm, and no good.
+fn needless(finding: Finding, name: &AccountName, config: &AccountConfig, better: &str) -> Finding {
+    if finding.verdict != Verdict::Bad(Exit::Usage) {
+        return finding;
+    }
+    let key = match &config.token {
+        TokenSource::File(_) => "token_file",
+        TokenSource::Command(_) => "token_command",
+        TokenSource::OAuth(_) => "oauth",
+        TokenSource::Given(_) | TokenSource::Missing => TOKEN,
+    };
+    Finding {
+        verdict: Verdict::Risky,
+        ..finding.hint(format!(
+            "{better} is good and goes before it: put that one in the place of accounts.{name}.{key}, \
+             and remove {better}"
+        ))
+    }
 }
 
 fn of_token(check: &str, config: &AccountConfig, probe: Probe, now: Timestamp) -> Vec<Finding> {
@@ -127,9 +152,9 @@ fn ends_at(zone: &str, now: Timestamp) -> Option<Timestamp> {
 }
 
 /// Whether an email is there, and made for single send.
-async fn email(check: &str, hubspot: &HubSpot, id: i64) -> Finding {
+async fn email(check: &str, hubspot: &HubSpot, id: i64, key: &str) -> Finding {
     let check = format!("{check} email {id}");
-    match hubspot.letter(id).await {
+    match hubspot.letter(id, key).await {
         Letter::Ready(told) => Finding::good(&check, told),
         Letter::Doubtful { found, hint } => Finding::unsure(&check, found).hint(hint),
         Letter::Unfit { found, hint } => Finding::bad(&check, Exit::Usage, found).hint(hint),

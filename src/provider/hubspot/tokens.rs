@@ -322,12 +322,17 @@ impl Tokens {
         })
     }
 
-    /// Every token that is known, with the key that tells it; the one wanted first stands first.
-    pub(super) fn all(&self) -> Vec<(&'static str, Token)> {
+    /// What each key has told, or why it told none; the one wanted first stands first.
+    pub(super) fn each(&self) -> Vec<(&'static str, Result<Token, Trouble>)> {
         let state = self.state();
         let keys = self.sources.iter().map(|(key, _)| *key);
+        let told = |known: &Known| match (&known.trouble, &known.token) {
+            (Some((trouble, _)), _) => Some(Err(trouble.clone())),
+            (None, Some(token)) => Some(Ok(token.clone())),
+            (None, None) => None,
+        };
         keys.zip(&state.known)
-            .filter_map(|(key, known)| Some((key, known.token.clone()?)))
+            .filter_map(|(key, known)| Some((key, told(known)?)))
             .collect()
     }
 

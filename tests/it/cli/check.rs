@@ -262,3 +262,45 @@ fn check_shows_the_configuration_without_its_secrets() {
     assert_eq!(shown["queue.url"], "amqp://rabbit:5672/mail");
     assert_eq!(shown["accounts.shop.token"], "********");
 }
+
+#[test]
+fn a_refused_token_does_no_harm_where_the_next_one_is_good() {
+    let shop = Shop::new();
+    let (_sandbox, address) = shop.sandbox(&["--token", "pat-na1-next"]);
+    let settings = [("TOKEN", "pat-na1-gone"), ("NEXT_TOKEN", "pat-na1-next")];
+    let args = ["--email-id", "4126643121"];
+    insta::assert_snapshot!(check(&shop, &address, &args, &settings), @"
+    exit 0
+    --- stdout
+    ok      account default next_token: portal 62515 (DEVELOPER_TEST) at http://SANDBOX/
+    ok      account default next_token scopes: oauth content marketing-email transactional-email
+    ok      account default next_token day: ends at …, midnight in UTC
+    warn    account default: http://SANDBOX/ answers 401: Authentication credentials not found. This API supports OAuth 2.0 authentication and you can find more details at https://developers.hubspot.com/docs/methods/auth/oauth-overview
+            hint: next_token is good and goes before it: put that one in the place of accounts.default.token, and remove next_token
+    ok      account default email 4126643121: SINGLE_SEND_API, published
+    --- stderr
+    ");
+    // The other way round nothing is good that a worker would use.
+    let settings = [("TOKEN", "pat-na1-next"), ("NEXT_TOKEN", "pat-na1-gone")];
+    let told = check(&shop, &address, &[], &settings);
+    assert!(told.starts_with("exit 64"), "{told}");
+    assert!(
+        told.contains("failed  account default next_token: "),
+        "{told}"
+    );
+}
+
+/// A command that tells no token is no reason to leave its line out.
+#[test]
+fn a_key_that_tells_no_token_is_named() {
+    let shop = Shop::new();
+    let (_sandbox, address) = shop.sandbox(&[]);
+    let settings = [("TOKEN_COMMAND", "exit 3"), ("NEXT_TOKEN", "pat-na1-next")];
+    let told = check(&shop, &address, &[], &settings);
+    assert!(told.starts_with("exit 0"), "{told}");
+    assert!(told.contains("warn    account default: "), "{told}");
+    assert!(
+        told.contains("accounts.default.token_command, and"),
+        "{told}"
+    );
+}
