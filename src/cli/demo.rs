@@ -155,11 +155,11 @@ impl Stage {
         let path = dir.path().join("queue.db");
         let queue =
             SqliteQueue::open(path, "postrider", [account], Clock::system(), Mode::Worker).await?;
-        let providers = worker::providers(&config)?;
+        let accounts = worker::served(&config)?;
         let (served, stop) = (queue.clone(), stop.clone());
         let worker =
             tokio::spawn(
-                async move { worker::serve(&config, served, providers, admin, stop).await },
+                async move { worker::serve(&config, served, accounts, admin, stop).await },
             );
         Ok(Self {
             queue,

@@ -22,7 +22,7 @@ use crate::message::AccountName;
 use crate::metrics::Metrics;
 use crate::oauth;
 use crate::provider::hubspot::HubSpot;
-use crate::provider::{Probe, Provider};
+use crate::provider::{PROBE_CALLS, Probe, Provider};
 use crate::queue::amqp::AmqpQueue;
 use crate::queue::sqlite::{Mode, SqliteQueue};
 use crate::queue::{Queue, QueueError};
@@ -32,7 +32,7 @@ use crate::retry::RetryPolicy;
 /// leaves until it is proven.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
 /// `token` and `next_token`.
-const TOKENS_MAX: usize = 2;
+const TOKENS_MAX: u32 = 2;
 /// What the end needs when the calls are over, at most: the queue's and then the admin server's
 /// good-bye, and a margin for a busy machine.
 const CLOSING_TIME: Duration = Duration::from_secs(10);
@@ -60,9 +60,17 @@ impl Args {
     }
 }
 
+/// An account that is to be dispatched.
+pub(super) struct Served {
+    account: AccountName,
+    hubspot: HubSpot,
+    /// How many calls were made for it already: they count in its quota.
+    calls: u32,
+}
+
 /// Runs until SIGTERM or Ctrl-C, and then to an orderly end.
 pub(super) async fn run(config: &Config) -> Result<(), Failure> {
-    let providers = providers(config)?;
+    let mut served = served(config)?;
     match &config.queue.url {
         QueueUrl::Sqlite(path) => {
             let accounts = config.accounts.keys().cloned();
@@ -75,15 +83,15 @@ pub(super) async fn run(config: &Config) -> Result<(), Failure> {
             tokio::select! {
                 biased;
                 () = stop.told.cancelled() => return ended_before_it_began(config).await,
-                proven = prove(config, &providers) => proven?,
+                proven = prove(config, &mut served) => proven?,
             }
-            serve(config, queue, providers, listener, stop).await
+            serve(config, queue, served, listener, stop).await
         }
         QueueUrl::Amqp(_) => {
             let listener = listen(config.server.listen).await?;
             let stop = Stop::on_signal()?;
             let begun = async {
-                prove(config, &providers).await?;
+                prove(config, &mut served).await?;
                 Ok::<_, Failure>(AmqpQueue::start(amqp_options(config)).await?)
             };
             let queue = tokio::select! {
@@ -92,7 +100,7 @@ pub(super) async fn run(config: &Config) -> Result<(), Failure> {
                 () = stop.told.cancelled() => return ended_before_it_began(config).await,
                 queue = begun => queue?,
             };
-            serve(config, queue, providers, listener, stop).await
+            serve(config, queue, served, listener, stop).await
         }
     }
 }
@@ -108,7 +116,7 @@ async fn ended_before_it_began(config: &Config) -> Result<(), Failure> {
 pub(super) async fn serve<Q: Queue>(
     config: &Config,
     queue: Q,
-    providers: Vec<(AccountName, HubSpot)>,
+    served: Vec<Served>,
     listener: TcpListener,
     stop: Stop,
 ) -> Result<(), Failure> {
@@ -117,21 +125,9 @@ pub(super) async fn serve<Q: Queue>(
     let grace = stop_timeout.saturating_sub(closing);
     warn_of_short_grace(config, grace);
     let metrics = Metrics::new();
-    let dispatchers: Vec<_> = providers
+    let dispatchers: Vec<_> = served
         .into_iter()
-        .filter_map(|(name, provider)| {
-            let account = config.accounts.get(&name)?;
-            Some(Arc::new(Dispatcher::new(Parts {
-                account: name,
-                settings: settings(account, &config.delivery, grace),
-                queue: queue.clone(),
-                provider,
-                clock: Clock::system(),
-                retry: RetryPolicy::new(config.retry.clone()),
-                metrics: metrics.clone(),
-                seed: fastrand::u64(..),
-            })))
-        })
+        .filter_map(|it| dispatcher(config, it, &queue, &metrics, grace))
         .collect();
     // Not the configured one: its port may be 0.
     let listen = listener
@@ -180,6 +176,28 @@ pub(super) async fn serve<Q: Queue>(
     oauth::finish(rest.saturating_sub(closing / 10)).await;
     tell_what_is_left(&accounts, told_at.elapsed());
     ended
+}
+
+fn dispatcher<Q: Queue>(
+    config: &Config,
+    served: Served,
+    queue: &Q,
+    metrics: &Metrics,
+    grace: Duration,
+) -> Option<Arc<Dispatcher<Q, HubSpot>>> {
+    let account = config.accounts.get(&served.account)?;
+    let dispatcher = Dispatcher::new(Parts {
+        account: served.account,
+        settings: settings(account, &config.delivery, grace),
+        queue: queue.clone(),
+        provider: served.hubspot,
+        clock: Clock::system(),
+        retry: RetryPolicy::new(config.retry.clone()),
+        metrics: metrics.clone(),
+        seed: fastrand::u64(..),
+    });
+    dispatcher.account().was_called(served.calls);
+    Some(Arc::new(dispatcher))
 }
 
 /// Where calls may take longer than the stop waits for them.
@@ -251,28 +269,35 @@ where
 }
 
 /// A client for each account; without a token there is nothing to do for it.
-pub(super) fn providers(config: &Config) -> Result<Vec<(AccountName, HubSpot)>, Failure> {
+pub(super) fn served(config: &Config) -> Result<Vec<Served>, Failure> {
     let make = |(name, account): (&AccountName, &AccountConfig)| {
         HubSpot::new(name, account, Clock::system())
-            .map(|provider| (name.clone(), provider))
+            .map(|hubspot| Served {
+                account: name.clone(),
+                hubspot,
+                calls: 0,
+            })
             .map_err(|error| Failure::usage(error.to_string()).hint(error.hint()))
     };
     config.accounts.iter().map(make).collect()
 }
 
 /// Refuses a token that opens another account than the configured one, before any mail leaves.
-async fn prove(config: &Config, providers: &[(AccountName, HubSpot)]) -> Result<(), Failure> {
-    for (name, provider) in providers {
-        let account = config.accounts.get(name);
-        if !account.is_some_and(AccountConfig::is_pinned) {
+async fn prove(config: &Config, served: &mut [Served]) -> Result<(), Failure> {
+    for it in served {
+        let account = config.accounts.get(&it.account);
+        let Some(account) = account.filter(|account| account.is_pinned()) else {
             continue;
-        }
-        // Where it is a token in waiting that is not proven, the one in force is asked about next.
-        for _ in 0..TOKENS_MAX {
-            let probe = timeout(PROOF_TIMEOUT, provider.probe()).await;
+        };
+        // Where it is a token in waiting that is not proven, the one in force is asked about next, if
+        // one window has room for that.
+        let window = account.quota.api.map(|api| api.limit / PROBE_CALLS);
+        for _ in 0..window.map_or(TOKENS_MAX, |probes| probes.min(TOKENS_MAX)) {
+            it.calls += PROBE_CALLS;
+            let probe = timeout(PROOF_TIMEOUT, it.hubspot.probe()).await;
             match probe {
                 Ok(Probe::Wrong(_, problem)) => {
-                    let problem = format!("account `{name}`: {problem}");
+                    let problem = format!("account `{}`: {problem}", it.account);
                     return Err(Failure::usage(problem)
                         .hint("correct what accounts.NAME pins, or the token; nothing was sent"));
                 }

@@ -1,7 +1,7 @@
 //! What others may see of an account while it is dispatched.
 
 use std::ops::AddAssign;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -21,6 +21,8 @@ pub struct Account {
     pub pauses: Pauses,
     owner: AtomicBool,
     in_flight: AtomicI64,
+    /// Calls of before it was dispatched, that no window counts yet.
+    earlier_calls: AtomicU32,
     tokens: TokenTroubles,
     day: Mutex<Day>,
     limiters: Mutex<Option<Limiters>>,
@@ -57,6 +59,7 @@ impl Account {
             pauses: Pauses::default(),
             owner: AtomicBool::new(false),
             in_flight: AtomicI64::new(0),
+            earlier_calls: AtomicU32::new(0),
             tokens,
             day: Mutex::new(Day::new(quota.daily, quota.daily_reserve)),
             limiters: Mutex::new(None),
@@ -160,6 +163,20 @@ impl Account {
     #[must_use]
     pub fn is_owner(&self) -> bool {
         self.owner.load(Ordering::Relaxed)
+    }
+
+    /// So many calls were made for it by somebody else than its dispatcher.
+    pub fn was_called(&self, calls: u32) {
+        self.earlier_calls.fetch_add(calls, Ordering::Relaxed);
+    }
+
+    /// Whether there is one more of those calls to count.
+    pub(super) fn takes_earlier_call(&self) -> bool {
+        let one_less = |calls: u32| calls.checked_sub(1);
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.earlier_calls
+            .fetch_update(set, fetch, one_less)
+            .is_ok()
     }
 
     /// What is wrong with where its tokens come from. A worker that stands by does not look at them.

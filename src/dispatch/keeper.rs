@@ -34,6 +34,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     /// is held back.
     pub(super) async fn keep_pauses(&self, api: &Arc<RateLimiter>, term: &CancellationToken) {
         let work = async {
+            self.count_earlier_calls(api).await;
             self.probe(api).await;
             let mut changed = pin!(self.provider.token_changed());
             loop {
@@ -55,6 +56,16 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             biased;
             () = term.cancelled() => {}
             () = work => {}
+        }
+    }
+
+    /// Counts what was called for the account before it was dispatched, such as the proof at the
+    /// worker's start. Later than it went out is the safe side.
+    async fn count_earlier_calls(&self, api: &Arc<RateLimiter>) {
+        while self.account.takes_earlier_call() {
+            let token = api.token().await;
+            drop(api.spend(token));
+            self.count_call();
         }
     }
 

@@ -6,6 +6,7 @@ use postrider::config::{QuotaConfig, WindowConfig};
 use postrider::dispatch::Settings;
 use postrider::outcome::{Failure, FailureClass, Outcome, Scope};
 use postrider::provider::{PROBE_CALLS, Portal, Probe};
+use postrider::quota::Bucket;
 
 use super::HOUR;
 use super::world::{Scripted, accepted, down, failure, settings, start, unauthorized};
@@ -204,5 +205,33 @@ async fn a_token_of_another_portal_sends_nothing() {
         world.metric("postrider_pause{account=\"default\",reason=\"unproven\",scope=\"account\"}"),
         1
     );
+    world.end().await;
+}
+
+/// A worker proves the token before it has the lease, and so before it has a window.
+#[tokio::test(start_paused = true)]
+async fn what_was_called_before_counts_in_the_window_and_in_the_day() {
+    let quota = QuotaConfig {
+        api: Some(WindowConfig {
+            limit: 100,
+            window: Duration::from_secs(10),
+        }),
+        daily: Some(1_000),
+        ..QuotaConfig::default()
+    };
+    let limited = Settings {
+        quota,
+        ..settings()
+    };
+    let world = start(Scripted::new(|id, _, _| accepted(id)), limited, 0).await;
+    world.account.was_called(4);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let expected = 4 + PROBE_CALLS;
+    let quota = world.account.quota();
+    let mut windows = quota.into_iter().filter(|(it, _)| *it == Bucket::Api);
+    let (_, used) = windows.next().unwrap();
+    assert_eq!(used.unwrap().calls, expected);
+    let day = world.account.day_used(world.clock.now()).unwrap();
+    assert_eq!(day.calls, u64::from(expected));
     world.end().await;
 }

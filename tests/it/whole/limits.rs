@@ -221,3 +221,27 @@ async fn assert_window_kept(sandbox: &Sandbox, limit: usize, window: f64) -> u64
     }
     most
 }
+
+/// Two probes of two calls each before the worker has a lease, and one more when it has.
+#[tokio::test]
+async fn the_proof_at_a_workers_start_counts_in_the_window() {
+    let world = World::on_sqlite(&[]).await;
+    let world = world
+        .set("accounts.default.portal_id", "62515")
+        .set("accounts.default.next_token", "pat-na1-next-unscoped")
+        .set("accounts.default.quota.api.limit", "5")
+        .set("accounts.default.quota.api.window", "3s");
+    let worker = world.worker().await;
+    let ids = ids("proven", 1);
+    world.publish(&ids).await;
+    world.sandbox.until_mailed(1, REST_TIME_MAX).await;
+    let metrics = worker.metrics().await;
+    let answers = r#"postrider_hubspot_responses_total{account="default",status="200"} 7"#;
+    assert!(metrics.contains(answers), "six, and the send: {metrics}");
+    worker.finish(REST_TIME_MAX).await;
+    let calls = world.sandbox.calls().await;
+    let probes = calls.iter().filter(|call| call["bucket"] == "api");
+    let at: Vec<f64> = probes.map(|call| call["at"].as_f64().unwrap()).collect();
+    assert_eq!(at.len(), 6, "{calls:?}");
+    assert!(at[5] - at[0] >= 3_000.0, "{at:?}");
+}
