@@ -24,7 +24,7 @@
 //! | [`outcome`] | the verdicts: `Outcome` of a call, `Disposition` of a delivery |
 //! | [`clock`] | the only reader of wall time |
 //! | [`crypto`] | the one TLS stack: certificates, and what TLS says in words |
-//! | [`client`] | the HTTP client with which an account is called: trust, proxy |
+//! | [`client`] | the HTTP client with which an account is called: trust, proxy, when a call left |
 //! | [`retry`] | outcome + story + now → disposition; pure |
 //! | [`delivery`] | who gets mail in which environment; pure |
 //! | [`quota`] | rolling windows: one limiter per account and bucket |

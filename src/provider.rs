@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+pub use crate::client::Departure;
 use crate::message::SendRequest;
 use crate::outcome::{Failure, LookUp, Outcome};
 

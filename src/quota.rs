@@ -9,8 +9,8 @@
 //! The window counts at HubSpot's door, not at ours, and nobody tells when a call gets there. It is
 //! no sooner than it leaves and no later than its answer is heard. So a call counts while it is in
 //! flight, and then for a window from its answer on; but where the answer takes its time, from
-//! [`spread`] after it left. That is what two calls may arrive closer together than they left. Where
-//! a call may have had to connect first, nobody knows how long that took, and its answer it is.
+//! [`spread`] after it left. That is what two calls may arrive closer together than they left. A call
+//! that had to connect first left when its connection stood, at the latest.
 //! Where HubSpot refuses a call that fitted, the spread is widened for a while. Where its headers
 //! tell that more of the window is used than we have, others call too, and theirs is left to them.
 //!
@@ -81,15 +81,15 @@ pub struct RateLimiter {
 #[must_use]
 pub struct Token(());
 
-/// A call that goes out. It has ended when this is dropped: when its answer is heard, or nobody
-/// waits for one any more.
+/// A call that goes out. It has ended when this is dropped. Unless it was [`heard`](Self::heard), it
+/// may have arrived just then.
 #[derive(Debug)]
 #[must_use]
 pub struct Flight {
     limiter: Arc<RateLimiter>,
     left: Instant,
-    /// There may have been no connection for it yet.
-    connects: bool,
+    /// When it was on its way at the latest; `None` where nobody has told.
+    on_its_way: Option<Instant>,
 }
 
 /// A window as it is told to an operator.
@@ -143,12 +143,14 @@ impl RateLimiter {
 
     /// The call goes out now.
     pub fn spend(self: &Arc<Self>, _token: Token) -> Flight {
-        let now = Instant::now();
-        let window = self.window.as_ref();
+        let left = Instant::now();
+        if let Some(window) = &self.window {
+            window.leaves(left);
+        }
         Flight {
             limiter: Arc::clone(self),
-            left: now,
-            connects: window.is_some_and(|window| window.leaves(now)),
+            left,
+            on_its_way: None,
         }
     }
 
@@ -229,12 +231,18 @@ impl Flight {
     pub fn leaves(&mut self) {
         self.left = Instant::now();
     }
+
+    /// Its answer is heard, or it is known that there is none. `connected` is when the connection stood for
+    /// which it may have had to wait.
+    pub fn heard(mut self, connected: Option<Instant>) {
+        self.on_its_way = Some(connected.map_or(self.left, |stood| stood.max(self.left)));
+    }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
         if let Some(window) = &self.limiter.window {
-            window.ends(self.left, Instant::now(), self.connects);
+            window.ends(self.left, self.on_its_way, Instant::now());
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::journal::Call;
 use crate::message::{MessageId, SendRequest};
 use crate::metrics::Operation;
 use crate::outcome::{DeadReason, Disposition, Failure, Outcome, Words};
-use crate::provider::Provider;
+use crate::provider::{Departure, Provider};
 use crate::queue::{Delivery, Kind, Lane, Queue};
 use crate::quota::Flight;
 use crate::retry::{dead, death};
@@ -264,12 +264,19 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         if let Some(flight) = &mut flight {
             flight.leaves();
         }
+        let departure = Departure::default();
         // No async block, which would hold the call twice.
-        AssertUnwindSafe(call).catch_unwind().map(move |answer| {
-            drop(flight);
-            self.flying(-1);
-            answer.map_err(|_| ours())
-        })
+        AssertUnwindSafe(departure.of(call))
+            .catch_unwind()
+            .map(move |answer| {
+                if let Some(flight) = flight
+                    && departure.is_known()
+                {
+                    flight.heard(departure.connected());
+                }
+                self.flying(-1);
+                answer.map_err(|_| ours())
+            })
     }
 
     /// Counts what is seen for the first time, and what came back by replay.

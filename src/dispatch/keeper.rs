@@ -81,16 +81,13 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             tokens.push(api.token().await);
         }
         // All at once, since that is how they go out: the first one may have waited for the others.
-        let mut flights: Vec<_> = tokens.into_iter().map(|token| api.spend(token)).collect();
+        let flights: Vec<_> = tokens.into_iter().map(|token| api.spend(token)).collect();
         for _ in &flights {
             self.count_call();
         }
         let called = Instant::now();
         let probe = self.provider.probe().await;
-        // They may have waited for a token: what counts is that they arrived by now.
-        for flight in &mut flights {
-            flight.leaves();
-        }
+        // They may have waited for a token: what is known is that they arrived by now.
         drop(flights);
         let now = self.clock.now();
         if let Probe::Open(portal) = &probe {

@@ -17,9 +17,6 @@ const OTHERS_MARGIN: usize = 10;
 const OTHERS_FOR: Duration = Duration::from_mins(1);
 /// One in so many of a window's calls may have ceased to count with us and not yet with HubSpot.
 const COUNTED_LONGER: usize = 50;
-/// How long a connection is known to be open: half of what an idle one is kept for.
-const CONNECTED_FOR: Duration = Duration::from_secs(15);
-
 /// Calls that may lie in HubSpot's window, and those that are about to.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -32,7 +29,6 @@ pub(super) struct Ledger {
     ended: BinaryHeap<Reverse<Instant>>,
     /// The spread that refusals taught, and when.
     learnt: Option<(Duration, Instant)>,
-    connections: Connections,
     others: Option<Others>,
 }
 
@@ -45,14 +41,6 @@ struct Others {
     until: Instant,
 }
 
-/// How many connections are open: as many as calls were in flight at once of late.
-#[derive(Debug)]
-struct Connections {
-    now: usize,
-    before: usize,
-    since: Instant,
-}
-
 impl Ledger {
     pub(super) fn new(window: Duration) -> Self {
         Self {
@@ -61,31 +49,21 @@ impl Ledger {
             in_flight: 0,
             ended: BinaryHeap::new(),
             learnt: None,
-            connections: Connections {
-                now: 0,
-                before: 0,
-                since: Instant::now(),
-            },
             others: None,
         }
     }
 
-    /// A call goes out; whether there may be no connection for it yet.
-    pub(super) fn leaves(&mut self, now: Instant) -> bool {
+    /// A call goes out.
+    pub(super) fn leaves(&mut self) {
         self.in_hand = self.in_hand.saturating_sub(1);
         self.in_flight += 1;
-        self.connections.are_needed(self.in_flight, now)
     }
 
-    /// A call that left at `left` has ended `now`: it arrived before that, and no later than the
-    /// spread after it left. Nobody knows how long a connection takes to stand.
-    pub(super) fn ends(&mut self, left: Instant, now: Instant, connects: bool) {
+    /// A call has ended `now`: it arrived before that, and no later than the spread after it was on its
+    /// way, where that is known.
+    pub(super) fn ends(&mut self, on_its_way: Option<Instant>, now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let arrived = if connects {
-            now
-        } else {
-            now.min(left + self.spread(now))
-        };
+        let arrived = on_its_way.map_or(now, |at| now.min(at + self.spread(now)));
         self.ended.push(Reverse(arrived + self.window));
     }
 
@@ -152,19 +130,5 @@ impl Ledger {
             }
             Some(_) | None => least,
         }
-    }
-}
-
-impl Connections {
-    /// So many are used now; whether that is more than were open.
-    fn are_needed(&mut self, in_flight: usize, now: Instant) -> bool {
-        let age = now.saturating_duration_since(self.since);
-        if age >= CONNECTED_FOR {
-            self.before = if age < 2 * CONNECTED_FOR { self.now } else { 0 };
-            (self.now, self.since) = (0, now);
-        }
-        let more = in_flight > self.now.max(self.before);
-        self.now = self.now.max(in_flight);
-        more
     }
 }

@@ -15,10 +15,12 @@ fn window(limit: u32, millis: u64) -> WindowConfig {
     }
 }
 
-/// How a call fares: idle time before it leaves, and then until it arrives and its answer is heard.
+/// How a call fares: idle time before it leaves, and then until its connection stands, if it needs one,
+/// and until it arrives and its answer is heard.
 #[derive(Clone, Copy, Debug)]
 struct Fare {
     idle: Duration,
+    connects: Option<Duration>,
     arrives: Duration,
     heard: Duration,
 }
@@ -32,6 +34,7 @@ struct Seen {
 
 const AT_ONCE: Fare = Fare {
     idle: Duration::ZERO,
+    connects: None,
     arrives: Duration::ZERO,
     heard: Duration::ZERO,
 };
@@ -41,10 +44,14 @@ fn fares(window: Duration, heard_max: u64, idle: bool) -> impl Strategy<Value = 
     let most = u64::try_from(spread(window).as_micros()).unwrap();
     let idle = if idle { 3_000_u64 } else { 1 };
     let idle = prop_oneof![4 => Just(0_u64), 1 => 0..idle];
-    let fare = (idle, 0..=most, 0..=heard_max).prop_map(|(idle, arrives, heard)| {
-        let arrives = Duration::from_micros(arrives);
+    let connects = prop_oneof![4 => Just(None), 1 => (0..=200_u64).prop_map(Some)];
+    let fare = (idle, connects, 0..=most, 0..=heard_max);
+    let fare = fare.prop_map(|(idle, connects, arrives, heard)| {
+        let connects = connects.map(Duration::from_millis);
+        let arrives = connects.unwrap_or_default() + Duration::from_micros(arrives);
         Fare {
             idle: Duration::from_millis(idle),
+            connects,
             arrives,
             heard: Duration::from_millis(heard).max(arrives),
         }
@@ -86,12 +93,13 @@ async fn as_fast_as_they_may(
             left,
             arrived: left + fare.arrives,
         });
+        let connected = fare.connects.map(|connects| Instant::now() + connects);
         if fare.heard.is_zero() {
-            drop(flight);
+            flight.heard(connected);
         } else {
             tokio::spawn(async move {
                 tokio::time::sleep(fare.heard).await;
-                drop(flight);
+                flight.heard(connected);
             });
         }
     }
@@ -245,14 +253,12 @@ fn a_backlog_uses_99_of_100_of_every_window() {
 #[tokio::test(start_paused = true)]
 async fn a_call_counts_until_its_answer_and_then_for_a_window() {
     let limiter = Arc::new(RateLimiter::new(Some(window(1, 1_000)), Start::Empty));
-    // It opens the connection.
-    drop(limiter.spend(limiter.token().await));
     let flight = limiter.spend(limiter.token().await);
     let began = Instant::now();
     tokio::join!(
         async {
             tokio::time::sleep(Duration::from_secs(30)).await;
-            drop(flight);
+            flight.heard(None);
         },
         async {
             let token = limiter.token().await;
@@ -264,20 +270,29 @@ async fn a_call_counts_until_its_answer_and_then_for_a_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_may_have_had_to_connect_counts_from_its_answer_on() {
+async fn a_call_that_had_to_connect_left_when_its_connection_stood() {
     let limit = window(1, 4_000);
     let limiter = Arc::new(RateLimiter::new(Some(limit), Start::Empty));
     let mut waits = Vec::new();
-    for _ in 0..2 {
+    let second = Duration::from_secs(1);
+    let before: fn(Instant) -> Option<Instant> = |left| left.checked_sub(Duration::from_secs(1));
+    for connected in [|_| None, before, |left| Some(left + Duration::from_secs(1))] {
         let flight = limiter.spend(limiter.token().await);
         let left = Instant::now();
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        drop(flight);
+        tokio::time::sleep(2 * second).await;
+        flight.heard(connected(left));
         limiter.give_back(limiter.token().await);
         waits.push(left.elapsed().saturating_sub(limit.window));
     }
-    // The second one finds the connection of the first.
-    assert_eq!(waits, [Duration::from_secs(2), spread(limit.window)]);
+    // Nobody tells of this one.
+    let flight = limiter.spend(limiter.token().await);
+    let left = Instant::now();
+    tokio::time::sleep(2 * second).await;
+    drop(flight);
+    limiter.give_back(limiter.token().await);
+    waits.push(left.elapsed().saturating_sub(limit.window));
+    let spread = spread(limit.window);
+    assert_eq!(waits, [spread, spread, second + spread, 2 * second]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -287,11 +302,10 @@ async fn a_refusal_widens_the_spread_for_a_while() {
         let flight = limiter.spend(limiter.token().await);
         let left = Instant::now();
         tokio::time::sleep(Duration::from_secs(2)).await;
-        drop(flight);
+        flight.heard(None);
         limiter.give_back(limiter.token().await);
         left.elapsed()
     };
-    next().await;
     let usual = next().await;
     limiter.refused();
     assert_eq!(next().await, usual + spread(Duration::from_secs(4)));
@@ -300,8 +314,7 @@ async fn a_refusal_widens_the_spread_for_a_while() {
     }
     assert_eq!(next().await, Duration::from_secs(5), "a quarter at most");
     tokio::time::sleep(Duration::from_mins(10)).await;
-    assert!(next().await > usual, "it had to connect anew");
-    assert_eq!(next().await, usual);
+    assert_eq!(next().await, usual, "it is forgotten");
 }
 
 #[tokio::test(start_paused = true)]

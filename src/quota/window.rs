@@ -162,24 +162,26 @@ impl Window {
         Err(wait.unwrap_or(self.config.window))
     }
 
-    /// A call goes out; whether there may be no connection for it yet.
-    pub(super) fn leaves(&self, now: Instant) -> bool {
+    /// A call goes out.
+    pub(super) fn leaves(&self, now: Instant) {
         let mut state = self.lock();
         let rested = state.ledger.calls(now) == 0 && self.calls_before(now) == 0;
         if rested && self.bursts().is_some() {
             state.woke = Some(now);
         }
         state.learn(self.config, |adaptive| adaptive.leaves(now));
-        state.ledger.leaves(now)
+        state.ledger.leaves();
     }
 
-    pub(super) fn ends(&self, left: Instant, now: Instant, connects: bool) {
+    /// A call that left at `left` has ended `now`.
+    pub(super) fn ends(&self, left: Instant, on_its_way: Option<Instant>, now: Instant) {
         let mut state = self.lock();
-        if !connects {
+        // A connection's time says nothing of how HubSpot bears the rate.
+        if on_its_way == Some(left) {
             let took = now.saturating_duration_since(left);
             state.learn(self.config, |adaptive| adaptive.answered(took));
         }
-        state.ledger.ends(left, now, connects);
+        state.ledger.ends(on_its_way, now);
         drop(state);
         self.changed.notify_waiters();
     }

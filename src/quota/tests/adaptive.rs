@@ -84,7 +84,7 @@ impl HubSpot {
             Bears::Limit(_) | Bears::Failures(_) | Bears::Anything | Bears::AnythingSlowly => {}
         }
         tokio::time::sleep(latency).await;
-        drop(flight);
+        flight.heard(None);
     }
 
     /// As many calls as may go, for so long.
