@@ -60,7 +60,7 @@ use crate::queue::Parcel;
 
 /// How often the worker looks whether another process has changed the file: for some time after anybody
 /// did, this worker too, and else. A look costs some 50 µs of processor time.
-const LOOK_EVERY: Duration = Duration::from_millis(3);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 const LOOK_SELDOM: Duration = Duration::from_millis(25);
 const LIVELY_FOR: Duration = Duration::from_secs(10);
 /// A worker that ended in order this long ago has left no rolling window half spent: HubSpot's
