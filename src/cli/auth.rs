@@ -8,6 +8,8 @@ mod status;
 
 use std::sync::Arc;
 
+pub(super) use self::status::login_stands;
+
 use super::failure::{Exit, Failure};
 use super::open::{account_name, account_of};
 use super::output::Output;

@@ -105,7 +105,7 @@ fn token(keys: &Section<'_>, app: &Found) -> Result<TokenSource, ConfigError> {
 
 /// A token, or the file that holds it; an API key is none.
 fn token_or_file(keys: &Section<'_>, key: &str, file: &str) -> Result<TokenSource, ConfigError> {
-    oauth::refuse_api_key(keys, (key, file), &keys.secret_or_file(key, file)?)?;
+    oauth::refuse_api_key(keys, key, &keys.secret_or_file(key, file)?)?;
     let next_step = "set it to the token as HubSpot shows it, or remove it";
     secret::token(keys, (key, file), next_step)
 }

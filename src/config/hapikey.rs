@@ -28,9 +28,12 @@ pub(super) fn is_in(value: &str) -> bool {
     value.to_ascii_lowercase().contains("hapikey=")
 }
 
-/// Whether a token is none but an API key, by its form.
+/// Whether a token is none but an API key, by its form, or by what stands before it: `HAPIKEY=…`.
 #[must_use]
 pub fn is_like(token: &str) -> bool {
+    if is_in(token) {
+        return true;
+    }
     let mut parts = token.trim().split('-');
     let fits = |length: usize| {
         let part = parts.next();
@@ -55,12 +58,15 @@ pub(super) fn refusal(what: &str) -> ConfigError {
     )
 }
 
-/// The variables of other programs that are named after an API key and hold something. Postrider
+/// The variables of other programs that hold an API key, by their names or by its form. Postrider
 /// reads none of them; whoever set one may believe that it does.
 #[must_use]
 pub fn foreign(sources: &Sources) -> Vec<String> {
     let named = |(name, value): &&(String, String)| {
-        !name.starts_with(ENV_PREFIX) && is_name(name) && !value.is_empty()
+        let of_hubspot = ["HUBSPOT", "HS_"].iter().any(|it| name.contains(it));
+        let is_one =
+            (is_name(name) && !value.is_empty()) || is_in(value) || (of_hubspot && is_like(value));
+        is_one && !name.starts_with(ENV_PREFIX)
     };
     let found = sources.env.iter().filter(named);
     found.map(|(name, _)| shown(name)).collect()
@@ -159,30 +165,31 @@ impl Places {
         }
     }
 
-    /// Whether this key and its value are, hold or name a file with an API key.
+    /// Whether this key and its value are or hold an API key. A token file is told by itself.
     fn holds_one(&mut self, key: &str, value: &str) -> bool {
         let last = key.rsplit('.').next().unwrap_or_default();
         let is_one = is_name(key) || is_in(value) || (last.ends_with("token") && is_like(value));
-        is_one || (last.ends_with("token_file") && self.in_token_file(key, Path::new(value)))
+        if last.ends_with("token_file") && !is_one {
+            self.in_token_file(key, Path::new(value));
+        }
+        is_one
     }
 
-    fn in_token_file(&mut self, key: &str, path: &Path) -> bool {
+    fn in_token_file(&mut self, key: &str, path: &Path) {
         match read_secret(path) {
-            Ok(text) => is_like(&text),
+            Ok(text) => {
+                if is_like(&text) {
+                    let (key, place) = (shown(key.trim_start_matches('.')), path.display());
+                    self.found.push(format!("the file of {key}, {place}"));
+                }
+            }
             Err(why) => {
                 let (key, place) = (shown(key.trim_start_matches('.')), path.display());
                 self.unread
                     .push(format!("the file of {key}, {place}, {why}"));
-                false
             }
         }
     }
-}
-
-/// Whether a token file holds an API key. One that cannot be read is no matter here: whoever needs
-/// the token tells.
-pub(super) fn in_token_file(path: &Path) -> bool {
-    read_secret(path).is_ok_and(|text| is_like(&text))
 }
 
 fn shown(name: &str) -> String {

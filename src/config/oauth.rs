@@ -334,21 +334,17 @@ pub(super) fn used_by(
     }
 }
 
-/// Refuses an API key where a token should be: `key`, or the file that `file` names.
+/// Refuses an API key where a token should be. What a file holds concerns only who needs the token, and
+/// may change any time: whoever reads it refuses it.
 pub(super) fn refuse_api_key(
     keys: &Section<'_>,
-    (key, file): (&str, &str),
+    key: &str,
     token: &Secret<'_>,
 ) -> Result<(), ConfigError> {
     match token {
         Secret::Given(entry) if hapikey::is_like(&entry.text) => Err(hapikey::refusal(&format!(
             "{}.{key} ({}) has the form of an API key",
             keys.path, entry.place
-        ))),
-        Secret::File(path) if hapikey::in_token_file(path) => Err(hapikey::refusal(&format!(
-            "the file of {}.{file}, {}, holds what has the form of an API key",
-            keys.path,
-            path.display()
         ))),
         Secret::Given(_) | Secret::File(_) | Secret::Neither => Ok(()),
     }

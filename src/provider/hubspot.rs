@@ -300,9 +300,10 @@ impl<T: Transport> HubSpot<T> {
                 self.tokens.adopt(candidate, now);
                 return found;
             }
-            Probe::Wrong(_, problem) => {
-                (problem.clone(), "correct the token, or the key".to_owned())
-            }
+            Probe::Wrong(_, problem) => (
+                problem.clone(),
+                "correct the token, or what accounts.NAME pins".to_owned(),
+            ),
             Probe::Shut(failure) | Probe::Inconclusive(failure) => {
                 (probe::why(failure), failure.hint.clone())
             }
@@ -312,9 +313,10 @@ impl<T: Transport> HubSpot<T> {
             // There is none to keep: what was found is what the account is worth.
             return found;
         }
+        let (key, place) = self.tokens.origin_of(&candidate);
         if self.tokens.put_off(candidate, (&why, &hint), now) {
             tracing::warn!(
-                %account, why, hint,
+                %account, key, place, why, hint,
                 "another token stands ready and is not proven; the last one stays in force"
             );
         }

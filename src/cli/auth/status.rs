@@ -181,6 +181,27 @@ async fn of_login(
     }
 }
 
+/// Whether HubSpot takes the login itself, which no access token tells.
+///
+/// # Errors
+/// Why it does not, or why that is not known.
+pub(in crate::cli) async fn login_stands(
+    name: &AccountName,
+    account: &AccountConfig,
+    oauth: &Arc<OAuthConfig>,
+) -> Result<(), OAuthError> {
+    let key = key_of(oauth).await?;
+    let store = Store::new(name, &oauth.folder);
+    let grant = store.read_of(&key, &oauth.client_id)?;
+    let login = Login {
+        account,
+        oauth,
+        store: &store,
+        key: &key,
+    };
+    login.ask(grant).await
+}
+
 /// A grant that can be read, and all that it takes to ask HubSpot about it.
 struct Login<'a> {
     account: &'a AccountConfig,

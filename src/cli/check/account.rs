@@ -4,12 +4,13 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan, Unit};
 
 use super::{Finding, Verdict};
+use crate::cli::auth::login_stands;
 use crate::cli::failure::Exit;
 use crate::clock::Clock;
 use crate::config::{AccountConfig, TokenSource};
 use crate::message::AccountName;
 use crate::outcome::{Failure as Refusal, PauseReason};
-use crate::provider::hubspot::{HubSpot, Letter, TOKEN};
+use crate::provider::hubspot::{HubSpot, Letter, NEXT_TOKEN, TOKEN};
 use crate::provider::{Portal, Probe};
 
 /// One line for each thing that was found.
@@ -41,6 +42,20 @@ pub(super) async fn check(
             None => finding,
         }));
         good = good.or(is_open.then_some(key));
+    }
+    if let (Some(_), TokenSource::OAuth(app)) = (good, &config.token) {
+        let check = format!("{check} login");
+        findings.push(match login_stands(name, config, app).await {
+            Ok(()) => Finding::good(&check, "HubSpot takes it, and gives the next access tokens"),
+            Err(error) => {
+                let exit = if error.may_pass() {
+                    Exit::Unavailable
+                } else {
+                    Exit::Usage
+                };
+                Finding::bad(&check, exit, error.to_string()).hint(error.hint(name))
+            }
+        });
     }
     if let Some(id) = email_id
         && let Some(key) = good
@@ -83,7 +98,13 @@ fn of_token(check: &str, config: &AccountConfig, probe: Probe, now: Timestamp) -
         }],
         Probe::Shut(refusal) => {
             let exit = exit_of(&refusal);
-            vec![Finding::bad(check, exit, said(&refusal, place)).hint(refusal.hint)]
+            let hint = match check.rsplit_once(' ') {
+                Some((_, NEXT_TOKEN)) => (refusal.hint)
+                    .replace("NAME.token", "NAME.next_token")
+                    .replace("its token_file", "its next_token_file"),
+                _ => refusal.hint.clone(),
+            };
+            vec![Finding::bad(check, exit, said(&refusal, place)).hint(hint)]
         }
         Probe::Inconclusive(refusal) => {
             let verdict = match refusal.words.status {

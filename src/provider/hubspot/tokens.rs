@@ -179,7 +179,11 @@ impl Tokens {
             tracing::warn!(
                 account = %self.account, key, place = source.place(), why, hint,
                 "no token is told there{}",
-                if *ends { "" } else { "; the last one stays in force" }
+                if *ends || known.token.is_none() {
+                    ""
+                } else {
+                    "; the last one stays in force"
+                }
             );
         }
         let ends = *ends;
@@ -255,6 +259,12 @@ impl Tokens {
         if let Some(old) = old {
             old.token.retire(&self.account);
         }
+    }
+
+    /// The key that tells a candidate, and what stands behind it, for a person.
+    pub(super) fn origin_of(&self, candidate: &Candidate) -> (&'static str, String) {
+        let source = self.sources.get(candidate.rank);
+        source.map_or(("", String::new()), |(key, source)| (key, source.place()))
     }
 
     /// A candidate was not proven. Whether that is news.

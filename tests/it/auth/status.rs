@@ -41,13 +41,22 @@ async fn a_login_that_hubspot_has_revoked_is_not_called_good() {
         (&false.into(), &false.into())
     );
 
+    // The access token lives on for a while, and tells nothing of it.
+    let told = run(&world, &["check"]).await;
+    assert!(told.starts_with("exit 64"), "{told}");
+    assert!(
+        told.contains("ok      account default: portal 42")
+            && told.contains("failed  account default login: HubSpot takes this login no more")
+            && told.contains("run `postrider auth login --account default`"),
+        "{told}"
+    );
     // The file alone knows nothing of it.
     let told = run(&world, &["auth", "status", "--offline", "--json"]).await;
     assert!(told.starts_with("exit 0"), "{told}");
     assert_eq!(line(&told)["logged_in"], true);
     assert_eq!(line(&told)["accepted"], Value::Null);
     let counts = counts(&world).await;
-    assert_eq!((counts["refreshes"], counts["introspections"]), (0, 4));
+    assert_eq!((counts["refreshes"], counts["introspections"]), (0, 5));
 }
 
 #[tokio::test]

@@ -3,7 +3,10 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 
+use postrider::clock::Clock;
 use postrider::config::{Sources, TokenSource, foreign_hapikeys, hapikey_places};
+use postrider::message::AccountName;
+use postrider::provider::hubspot::HubSpot;
 use secrecy::ExposeSecret;
 
 use super::{env, file, load, load_env, refused, refused_env};
@@ -105,10 +108,15 @@ fn an_api_key_is_refused_wherever_it_stands() {
     let path = folder.path().join("token");
     std::fs::write(&path, format!("{API_KEY}\n")).unwrap();
     std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+    // Only who needs the token refuses it: an operator's commands go on beside a running worker.
     let file = format!("[accounts.default]\ntoken_file = '{}'", path.display());
+    let config = load(&file).unwrap();
+    let account = AccountName::default();
+    let error = HubSpot::new(&account, &config.accounts[&account], Clock::system()).unwrap_err();
+    let of_file = format!("{error}; {}", error.hint());
     let given = format!("[accounts.default]\ntoken = '{API_KEY}'");
     for told in [
-        refused(&file),
+        of_file,
         refused(&given),
         refused("hapikey = '11111111'"),
         refused("[retry]\nhapi_key = '11111111'"),
@@ -144,20 +152,29 @@ fn every_place_of_an_api_key_is_found() {
             ("POSTRIDER_ACCOUNTS__SIX__TOKEN", API_KEY),
             ("HUBSPOT_HAPIKEY", "x"),
             ("HAPIKEY", ""),
+            ("HUBSPOT_API_KEY", API_KEY),
+            ("HUBSPOT_TOKEN", "pat-na1-x"),
+            ("TEMPLATES", "https://api.hubapi.com/x?hapikey=x"),
         ]),
         flags: Vec::new(),
     };
     let found = hapikey_places(&sources).found.join("\n");
     let found = found.replace(path.to_str().unwrap(), "FILE");
+    let found = found.replace(token.to_str().unwrap(), "TOKEN_FILE");
     insta::assert_snapshot!(found, @"
+    the file of accounts.four.token_file, TOKEN_FILE
     FILE line 2
     FILE line 4
     FILE line 6
-    FILE line 8
     variable POSTRIDER_ACCOUNTS__SIX__TOKEN
     variable HUBSPOT_HAPIKEY (which Postrider does not read; another program may)
+    variable HUBSPOT_API_KEY (which Postrider does not read; another program may)
+    variable TEMPLATES (which Postrider does not read; another program may)
     ");
-    assert_eq!(foreign_hapikeys(&sources), ["HUBSPOT_HAPIKEY"]);
+    assert_eq!(
+        foreign_hapikeys(&sources),
+        ["HUBSPOT_HAPIKEY", "HUBSPOT_API_KEY", "TEMPLATES"]
+    );
     std::fs::write(&path, "hapikey = x = 1\n").unwrap();
     sources.env.clear();
     let places = hapikey_places(&sources);
