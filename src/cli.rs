@@ -24,9 +24,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use self::failure::{Exit, Failure};
+use self::failure::Failure;
 use self::output::Output;
-use self::signals::Stop;
 use crate::config::{self, Config, Flag, Sources};
 use crate::logging::{self, Talk};
 use crate::{message, oauth};
@@ -174,17 +173,7 @@ impl Command {
             Self::Trace(args) => trace::run(&config()?, &args, output).await,
             Self::Why(args) => why::run(&config()?, &args, output).await,
             Self::Queue(args) => queue::run(&config()?, &args, output).await,
-            Self::Check(args) => {
-                let config = config()?;
-                let stop = Stop::on_signal()?;
-                tokio::select! {
-                    biased;
-                    ended = check::run(&config, &args, sources, output) => ended,
-                    () = stop.told.cancelled() => {
-                        Err(Failure::new(Exit::Interrupted, "interrupted; not all was checked"))
-                    }
-                }
-            }
+            Self::Check(args) => check::run(&config()?, &args, sources, output).await,
             Self::Auth(command) => auth::run(command, sources, output).await,
             Self::Sandbox(args) => sandbox::run(args, output).await,
             Self::Simulate(args) => simulate::run(&args, output),

@@ -8,8 +8,7 @@ mod status;
 
 use std::sync::Arc;
 
-pub(super) use self::status::login_stands;
-
+pub(super) use self::status::Login;
 use super::failure::{Exit, Failure};
 use super::open::{account_name, account_of};
 use super::output::Output;
@@ -78,10 +77,14 @@ fn app_of<'a>(
 }
 
 fn failure(error: &OAuthError, account: &AccountName) -> Failure {
-    let exit = if error.may_pass() {
+    Failure::new(exit_of(error), error.to_string()).hint(error.hint(account))
+}
+
+/// What may pass is no matter of the configuration.
+pub(super) fn exit_of(error: &OAuthError) -> Exit {
+    if error.may_pass() {
         Exit::Unavailable
     } else {
         Exit::Usage
-    };
-    Failure::new(exit, error.to_string()).hint(error.hint(account))
+    }
 }

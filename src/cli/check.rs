@@ -8,6 +8,7 @@ mod account;
 use super::failure::{Exit, Failure};
 use super::open::{Purpose, account_of, with_queue};
 use super::output::{Mood, Output};
+use super::signals::Stop;
 use crate::config::{
     Config, HAPIKEY_DEAD_SINCE, ServerConfig, Sources, TokenSource, foreign_hapikeys,
 };
@@ -61,6 +62,23 @@ pub(super) async fn run(
     if args.show {
         return show(config, output);
     }
+    // Not at once: a refresh of OAuth may have begun.
+    let stop = Stop::on_signal()?;
+    tokio::select! {
+        biased;
+        ended = all(config, args, sources, output) => ended,
+        () = stop.told.cancelled() => {
+            Err(Failure::new(Exit::Interrupted, "interrupted; not all was checked"))
+        }
+    }
+}
+
+async fn all(
+    config: &Config,
+    args: &Args,
+    sources: &Sources,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let names: Vec<&str> = config.accounts.keys().map(AccountName::as_str).collect();
     if let Some(name) = &args.account {
         account_of(config, name)?;
@@ -124,16 +142,13 @@ fn environment(Rules { environment, mode }: &Rules) -> Finding {
 
 /// Whoever sets another program's variable may believe that it is read here.
 fn api_key(variable: &str) -> Finding {
-    Finding {
-        verdict: Verdict::Risky,
-        ..Finding::good(
-            &format!("variable {variable}"),
-            format!(
-                "it holds an API key (hapikey): Postrider does not read it, and HubSpot has taken none \
-                 since {HAPIKEY_DEAD_SINCE}"
-            ),
-        )
-    }
+    Finding::risky(
+        &format!("variable {variable}"),
+        format!(
+            "it holds an API key (hapikey): Postrider does not read it, and HubSpot has taken none since \
+             {HAPIKEY_DEAD_SINCE}"
+        ),
+    )
     .hint("run `postrider auth migrate`, and unset it")
 }
 
@@ -143,7 +158,7 @@ fn server(server: &ServerConfig) -> Option<Finding> {
     if is_local || !matches!(server.token, TokenSource::Missing) {
         return None;
     }
-    let finding = Finding::good(
+    let finding = Finding::risky(
         "server",
         format!(
             "it listens on {} without server.token: other machines may read /metrics, and the worker's \
@@ -151,10 +166,6 @@ fn server(server: &ServerConfig) -> Option<Finding> {
             server.listen
         ),
     );
-    let finding = Finding {
-        verdict: Verdict::Risky,
-        ..finding
-    };
     Some(finding.hint(
         "set server.token_file (or server.token), or set server.listen to an address of this machine \
          alone, such as 127.0.0.1:9464",
@@ -190,6 +201,13 @@ impl Finding {
             found: found.into(),
             hint: None,
             portal: None,
+        }
+    }
+
+    fn risky(check: &str, found: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Risky,
+            ..Self::good(check, found)
         }
     }
 

@@ -122,18 +122,9 @@ impl App {
     /// # Errors
     /// [`OAuthError`]; [`OAuthError::InvalidGrant`] where HubSpot takes it no more.
     pub async fn introspect(&self, grant: &Grant) -> Result<(), OAuthError> {
-        let token = grant.refresh_token.expose_secret();
-        let mut secrets = vec![&grant.refresh_token];
-        let client_secret;
-        let request = if self.config.version == "v1" {
-            self.client.request(Method::GET, self.of_old(token))
-        } else {
-            let form = [("token", token), ("token_type_hint", "refresh_token")];
-            client_secret = self.client_secret().await?;
-            secrets.push(&client_secret);
-            self.form("token/introspect", &form, &client_secret)
-        };
-        let (status, body, retry_after) = send(request).await?;
+        let (answer, secrets) = self.about(grant, Method::GET, "token/introspect").await?;
+        let (status, body, retry_after) = answer;
+        let secrets: Vec<_> = secrets.iter().collect();
         introspected(status, &body, retry_after, &secrets, grant.issued_at)
     }
 
@@ -142,26 +133,35 @@ impl App {
     /// # Errors
     /// [`OAuthError`].
     pub async fn revoke(&self, grant: &Grant) -> Result<(), OAuthError> {
-        let token = grant.refresh_token.expose_secret();
-        let mut secrets = vec![&grant.refresh_token];
-        let client_secret;
-        let request = if self.config.version == "v1" {
-            self.client.request(Method::DELETE, self.of_old(token))
-        } else {
-            let form = [("token", token), ("token_type_hint", "refresh_token")];
-            client_secret = self.client_secret().await?;
-            secrets.push(&client_secret);
-            self.form("token/revoke", &form, &client_secret)
-        };
-        let (status, body, retry_after) = send(request).await?;
+        let (answer, secrets) = self.about(grant, Method::DELETE, "token/revoke").await?;
+        let (status, body, retry_after) = answer;
         if (200..300).contains(&status) {
             return Ok(());
         }
-        let now = grant.issued_at;
-        match classify(status, &body, retry_after, &secrets, now) {
-            Err(error) => Err(error),
-            Ok(_) => Ok(()),
-        }
+        let secrets: Vec<_> = secrets.iter().collect();
+        classify(status, &body, retry_after, &secrets, grant.issued_at).map(|_| ())
+    }
+
+    /// A call about a grant's refresh token: of v1 to an address of its own, of the others a form. The
+    /// answer, and what it may repeat and nobody is to read.
+    async fn about(
+        &self,
+        grant: &Grant,
+        of_v1: Method,
+        path: &str,
+    ) -> Result<(Told, Vec<SecretString>), OAuthError> {
+        let token = grant.refresh_token.expose_secret();
+        let mut secrets = vec![grant.refresh_token.clone()];
+        let request = if self.config.version == "v1" {
+            self.client.request(of_v1, self.of_old(token))
+        } else {
+            let form = [("token", token), ("token_type_hint", "refresh_token")];
+            let client_secret = self.client_secret().await?;
+            let request = self.form(path, &form, &client_secret);
+            secrets.push(client_secret);
+            request
+        };
+        Ok((send(request).await?, secrets))
     }
 
     fn grant(&self, granted: Granted, refresh_token: SecretString, now: Timestamp) -> Grant {
@@ -232,7 +232,10 @@ impl App {
     }
 }
 
-async fn send(request: RequestBuilder) -> Result<(u16, Vec<u8>, Option<Duration>), OAuthError> {
+/// Status, body, and how long to wait.
+type Told = (u16, Vec<u8>, Option<Duration>);
+
+async fn send(request: RequestBuilder) -> Result<Told, OAuthError> {
     let request = request.header(ACCEPT, "application/json");
     let mut response = request.send().await.map_err(|error| unreachable(&error))?;
     let mut body = Vec::new();

@@ -82,16 +82,12 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
 
     let now = Clock::system().now();
     let exchanged = app.exchange(&attempt, &code, now).await;
-    let grant = exchanged.map_err(|error| match &error {
-        OAuthError::InvalidGrant { words } => bad_code(name, is_pasted, words),
-        OAuthError::NotLoggedIn { .. }
-        | OAuthError::InvalidClient { .. }
-        | OAuthError::Limited { .. }
-        | OAuthError::Unreachable { .. }
-        | OAuthError::Failed { .. }
-        | OAuthError::Busy { .. }
-        | OAuthError::Config(_)
-        | OAuthError::Store { .. } => told(error),
+    let grant = exchanged.map_err(|error| {
+        if let OAuthError::InvalidGrant { words } = &error {
+            bad_code(name, is_pasted, words)
+        } else {
+            told(error)
+        }
     })?;
     refuse_other_portal(name, account, &grant)?;
     let lock = store.lock().await.map_err(told)?;

@@ -32,16 +32,10 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
     let name = &args.account;
     let (account, oauth) = app_or_leftover(config, name)?;
     let store = Store::new(name, &oauth.folder);
-    let question = match &account.token {
-        TokenSource::OAuth(_) => {
-            format!("log account `{name}` out? Its mail waits until somebody logs in again.")
-        }
-        TokenSource::Given(_)
-        | TokenSource::File(_)
-        | TokenSource::Command(_)
-        | TokenSource::Missing => {
-            format!("end the login that account `{name}` uses no more? Its mail goes on.")
-        }
+    let question = if matches!(account.token, TokenSource::OAuth(_)) {
+        format!("log account `{name}` out? Its mail waits until somebody logs in again.")
+    } else {
+        format!("end the login that account `{name}` uses no more? Its mail goes on.")
     };
     if !args.yes && !confirm(&question).map_err(|it| it.hint("add --yes to say yes beforehand"))? {
         talk("nothing was done");

@@ -143,25 +143,14 @@ async fn of_login(
     oauth: &Arc<OAuthConfig>,
     offline: bool,
 ) -> Told {
-    let store = Store::new(name, &oauth.folder);
-    let file = store.file().display().to_string();
-    let read = match key_of(oauth).await {
-        Ok(key) => (store.read_of(&key, &oauth.client_id)).map(|grant| (key, grant)),
-        Err(error) => Err(error),
-    };
-    let told = match read {
-        Ok((key, grant)) => {
-            let told = of_grant(name, account, &grant, &file);
+    let file = Store::new(name, &oauth.folder).file().display().to_string();
+    let told = match Login::read(name, account, oauth).await {
+        Ok(login) => {
+            let told = of_grant(name, account, &login.grant, &file);
             if offline {
                 told
             } else {
-                let login = Login {
-                    account,
-                    oauth,
-                    store: &store,
-                    key: &key,
-                };
-                heard(told, login.ask(grant).await, name)
+                heard(told, login.stands().await, name)
             }
         }
         Err(error) => Told {
@@ -181,47 +170,50 @@ async fn of_login(
     }
 }
 
-/// Whether HubSpot takes the login itself, which no access token tells.
-///
-/// # Errors
-/// Why it does not, or why that is not known.
-pub(in crate::cli) async fn login_stands(
-    name: &AccountName,
-    account: &AccountConfig,
-    oauth: &Arc<OAuthConfig>,
-) -> Result<(), OAuthError> {
-    let key = key_of(oauth).await?;
-    let store = Store::new(name, &oauth.folder);
-    let grant = store.read_of(&key, &oauth.client_id)?;
-    let login = Login {
-        account,
-        oauth,
-        store: &store,
-        key: &key,
-    };
-    login.ask(grant).await
-}
-
-/// A grant that can be read, and all that it takes to ask HubSpot about it.
-struct Login<'a> {
+/// A grant that was read, and all that it takes to ask HubSpot about it.
+pub(in crate::cli) struct Login<'a> {
     account: &'a AccountConfig,
     oauth: &'a Arc<OAuthConfig>,
-    store: &'a Store,
-    key: &'a Key,
+    store: Store,
+    key: Key,
+    grant: Grant,
 }
 
-impl Login<'_> {
-    async fn ask(&self, grant: Grant) -> Result<(), OAuthError> {
+impl<'a> Login<'a> {
+    /// # Errors
+    /// Why there is none to ask about.
+    pub(in crate::cli) async fn read(
+        name: &AccountName,
+        account: &'a AccountConfig,
+        oauth: &'a Arc<OAuthConfig>,
+    ) -> Result<Self, OAuthError> {
+        let key = key_of(oauth).await?;
+        let store = Store::new(name, &oauth.folder);
+        let grant = store.read_of(&key, &oauth.client_id)?;
+        Ok(Self {
+            account,
+            oauth,
+            store,
+            key,
+            grant,
+        })
+    }
+
+    /// Whether HubSpot takes the login itself, which no access token tells.
+    ///
+    /// # Errors
+    /// Why it does not, or why that is not known.
+    pub(in crate::cli) async fn stands(&self) -> Result<(), OAuthError> {
         let app = App::new(Arc::clone(self.oauth), self.account)?;
-        let refused = match app.introspect(&grant).await {
+        let refused = match app.introspect(&self.grant).await {
             Err(error @ OAuthError::InvalidGrant { .. }) => error,
             other => return other,
         };
         // A worker may have spent that refresh token just now, and be about to store the next one.
         let lock = self.store.lock().await?;
-        let now = self.store.read_of(self.key, &self.oauth.client_id)?;
+        let now = self.store.read_of(&self.key, &self.oauth.client_id)?;
         drop(lock);
-        if now.issued_at == grant.issued_at {
+        if now.issued_at == self.grant.issued_at {
             Err(refused)
         } else {
             app.introspect(&now).await

@@ -4,13 +4,13 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan, Unit};
 
 use super::{Finding, Verdict};
-use crate::cli::auth::login_stands;
+use crate::cli::auth::{self, Login};
 use crate::cli::failure::Exit;
 use crate::clock::Clock;
 use crate::config::{AccountConfig, TokenSource};
 use crate::message::AccountName;
 use crate::outcome::{Failure as Refusal, PauseReason};
-use crate::provider::hubspot::{HubSpot, Letter, NEXT_TOKEN, TOKEN};
+use crate::provider::hubspot::{HubSpot, Letter, TOKEN};
 use crate::provider::{Portal, Probe};
 
 /// One line for each thing that was found.
@@ -31,12 +31,7 @@ pub(super) async fn check(
     let mut good = None;
     for (key, probe) in hubspot.probe_each().await {
         let is_open = matches!(probe, Probe::Open(_));
-        let check = if key == TOKEN {
-            check.clone()
-        } else {
-            format!("{check} {key}")
-        };
-        let found = of_token(&check, config, probe, clock.now());
+        let found = of_token(&check, key, config, probe, clock.now());
         findings.extend(found.into_iter().map(|finding| match good {
             Some(better) => needless(finding, name, config, better),
             None => finding,
@@ -45,14 +40,14 @@ pub(super) async fn check(
     }
     if let (Some(_), TokenSource::OAuth(app)) = (good, &config.token) {
         let check = format!("{check} login");
-        findings.push(match login_stands(name, config, app).await {
+        let stands = match Login::read(name, config, app).await {
+            Ok(login) => login.stands().await,
+            Err(error) => Err(error),
+        };
+        findings.push(match stands {
             Ok(()) => Finding::good(&check, "HubSpot takes it, and gives the next access tokens"),
             Err(error) => {
-                let exit = if error.may_pass() {
-                    Exit::Unavailable
-                } else {
-                    Exit::Usage
-                };
+                let exit = auth::exit_of(&error);
                 Finding::bad(&check, exit, error.to_string()).hint(error.hint(name))
             }
         });
@@ -85,7 +80,17 @@ fn needless(finding: Finding, name: &AccountName, config: &AccountConfig, better
     }
 }
 
-fn of_token(check: &str, config: &AccountConfig, probe: Probe, now: Timestamp) -> Vec<Finding> {
+fn of_token(
+    check: &str,
+    key: &str,
+    config: &AccountConfig,
+    probe: Probe,
+    now: Timestamp,
+) -> Vec<Finding> {
+    let check = &match key {
+        TOKEN => check.to_owned(),
+        key => format!("{check} {key}"),
+    };
     let place = config.place();
     let place = place.as_str();
     match probe {
@@ -98,12 +103,10 @@ fn of_token(check: &str, config: &AccountConfig, probe: Probe, now: Timestamp) -
         }],
         Probe::Shut(refusal) => {
             let exit = exit_of(&refusal);
-            let hint = match check.rsplit_once(' ') {
-                Some((_, NEXT_TOKEN)) => (refusal.hint)
-                    .replace("NAME.token", "NAME.next_token")
-                    .replace("its token_file", "its next_token_file"),
-                _ => refusal.hint.clone(),
-            };
+            // HubSpot's refusal knows no key, and names the one that most accounts have.
+            let hint = (refusal.hint)
+                .replace("NAME.token", &format!("NAME.{key}"))
+                .replace("its token_file", &format!("its {key}_file"));
             vec![Finding::bad(check, exit, said(&refusal, place)).hint(hint)]
         }
         Probe::Inconclusive(refusal) => {

@@ -74,11 +74,10 @@ impl Token {
                  {HAPIKEY_DEAD_SINCE}: `postrider auth migrate` leads on"
             ));
         }
-        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("it holds a space or a sign that no token has".into());
-        }
-        let mut header = HeaderValue::from_str(&format!("Bearer {token}"))
-            .map_err(|_| "it holds characters that no HTTP header may carry".to_owned())?;
+        let fits = token.bytes().all(|byte| byte.is_ascii_graphic());
+        let header = HeaderValue::from_str(&format!("Bearer {token}")).ok();
+        let header = header.filter(|_| fits);
+        let mut header = header.ok_or("it holds a space or a sign that no token has")?;
         header.set_sensitive(true);
         Ok(Self {
             held: Arc::new(Held {

@@ -1,35 +1,22 @@
 //! The app's own calls: what HubSpot says of them is told without what they carried.
 
 use postrider::clock::Clock;
-use postrider::config::{Config, Sources, TokenSource};
-use postrider::message::AccountName;
 use postrider::oauth::{App, Attempt, Grant};
 use serde_json::json;
 
-use super::desk::KEY;
+use super::desk::account_and_app;
 use crate::hubspot::stub::{Reply, Stub};
 
 const CLIENT_SECRET: &str = "5ec2e7-of-the-app";
 const REFRESH_TOKEN: &str = "5ec2e7-to-refresh";
 
 fn app(base: &str) -> App {
-    let env = [
-        ("ACCOUNTS__DEFAULT__OAUTH", "true"),
+    let (account, oauth) = account_and_app(&[
         ("ACCOUNTS__DEFAULT__BASE_URL", base),
         ("OAUTH__CLIENT_ID", "app"),
         ("OAUTH__CLIENT_SECRET", CLIENT_SECRET),
-        ("OAUTH__KEY", KEY),
-    ];
-    let env = env.map(|(name, value)| (format!("POSTRIDER_{name}"), value.to_owned()));
-    let config = Config::load(&Sources {
-        env: env.to_vec(),
-        ..Sources::default()
-    });
-    let account = config.unwrap().accounts[&AccountName::default()].clone();
-    let TokenSource::OAuth(oauth) = &account.token else {
-        panic!("OAuth");
-    };
-    App::new(oauth.clone(), &account).unwrap()
+    ]);
+    App::new(oauth, &account).unwrap()
 }
 
 #[tokio::test]

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
+use postrider::config::{AccountConfig, Config, OAuthConfig, Sources, TokenSource};
+use postrider::message::AccountName;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdout};
@@ -32,6 +35,23 @@ pub async fn desk(sandbox: &[&str]) -> World {
             "oauth.redirect_url",
             &format!("http://127.0.0.1:{}/cb", free_port()),
         )
+}
+
+/// Account `default`, as the configuration has it, and its app.
+pub fn account_and_app(settings: &[(&str, &str)]) -> (AccountConfig, Arc<OAuthConfig>) {
+    let always = [("ACCOUNTS__DEFAULT__OAUTH", "true"), ("OAUTH__KEY", KEY)];
+    let env = always.iter().chain(settings);
+    let env = env.map(|(name, value)| (format!("POSTRIDER_{name}"), (*value).to_owned()));
+    let config = Config::load(&Sources {
+        env: env.collect(),
+        ..Sources::default()
+    });
+    let account = config.unwrap().accounts[&AccountName::default()].clone();
+    let TokenSource::OAuth(app) = &account.token else {
+        panic!("OAuth");
+    };
+    let app = Arc::clone(app);
+    (account, app)
 }
 
 fn free_port() -> u16 {

@@ -6,14 +6,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use postrider::clock::Clock;
-use postrider::config::{AccountConfig, Config, OAuthConfig, Sources, TokenSource};
+use postrider::config::{AccountConfig, OAuthConfig};
 use postrider::message::AccountName;
 use postrider::oauth::{Grant, Keeper, OAuthError, Store};
 use postrider::provider::Provider;
 use postrider::provider::hubspot::HubSpot;
 use secrecy::ExposeSecret as _;
 
-use super::desk::{KEY, counts, desk, logged_in};
+use super::desk::{account_and_app, counts, desk, logged_in};
 use crate::whole::world::{World, eventually};
 
 const TIME_MAX: Duration = Duration::from_secs(20);
@@ -32,25 +32,14 @@ impl Owner {
 
     fn with_client(world: &World, client_id: &str) -> Self {
         let folder = world.path("postrider-oauth");
-        let env = [
-            ("ACCOUNTS__DEFAULT__OAUTH", "true"),
+        let (way, app) = account_and_app(&[
             ("ACCOUNTS__DEFAULT__BASE_URL", world.sandbox.base()),
             ("OAUTH__CLIENT_ID", client_id),
             ("OAUTH__CLIENT_SECRET", "app-secret"),
-            ("OAUTH__KEY", KEY),
             ("OAUTH__FOLDER", folder.to_str().unwrap()),
-        ];
-        let env = env.map(|(name, value)| (format!("POSTRIDER_{name}"), value.to_owned()));
-        let config = Config::load(&Sources {
-            env: env.to_vec(),
-            ..Sources::default()
-        });
-        let way = config.unwrap().accounts[&AccountName::default()].clone();
-        let TokenSource::OAuth(app) = &way.token else {
-            panic!("OAuth");
-        };
+        ]);
         Self {
-            app: Arc::clone(app),
+            app,
             way,
             store: Store::new(&AccountName::default(), &folder),
             now: Clock::system().now(),
