@@ -106,7 +106,8 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         config, command, ..
     } = cli;
     let directives = config::log_directives();
-    logging::init(command.talk(), directives.as_deref()).map_err(|error| {
+    let colors = config::takes_colors();
+    logging::init(command.talk(), directives.as_deref(), colors).map_err(|error| {
         let directives = directives.unwrap_or_default();
         Failure::usage(format!("RUST_LOG is {directives:?}: {error}"))
             .hint("write a level, or levels by module: `info`, `warn,postrider=debug`")

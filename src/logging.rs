@@ -42,17 +42,18 @@ fn may_be_told(metadata: &Metadata<'_>) -> bool {
     *metadata.level() < Level::TRACE || !metadata.target().starts_with("lapin")
 }
 
-/// Begins to log; `directives` is what `RUST_LOG` holds. A second call changes nothing.
+/// Begins to log; `directives` is what `RUST_LOG` holds, `colors` whether a terminal's user takes them. A
+/// second call changes nothing.
 ///
 /// # Errors
 /// When `directives` cannot be read.
-pub fn init(talk: Talk, directives: Option<&str>) -> Result<(), ParseError> {
+pub fn init(talk: Talk, directives: Option<&str>, colors: bool) -> Result<(), ParseError> {
     let filter = EnvFilter::builder().parse(directives.unwrap_or_else(|| talk.directives()))?;
     let terminal = stderr().is_terminal();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)
-        .with_ansi(terminal);
+        .with_ansi(terminal && colors);
     let begun = if terminal {
         subscriber.finish().with(filter_fn(may_be_told)).try_init()
     } else {

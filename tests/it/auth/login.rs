@@ -1,10 +1,15 @@
 //! Logins from the address to the file, and what refuses one.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::desk::{Login, OTHER_KEY, answer_of, counts, desk, logged_in, run};
+use crate::clients::python;
+use crate::whole::world::{World, eventually, within};
+
+const TIME_MAX: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn a_login_is_caught_on_this_machine_and_kept_sealed() {
@@ -268,5 +273,51 @@ async fn accounts_of_one_app_have_grants_of_their_own() {
     assert!(
         told.contains("hint: the accounts are: default plain shop"),
         "{told}"
+    );
+}
+
+/// Every command sees a terminal.
+fn at_a_terminal(world: World) -> World {
+    let pty = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))";
+    let python = python().to_str().unwrap().to_owned();
+    world.through(vec![python, "-c".into(), pty.into()])
+}
+
+/// For a person at a terminal with a display.
+#[tokio::test]
+async fn a_login_opens_the_address_in_the_browser() {
+    let world = desk(&[]).await;
+    let (browser, opened) = (world.path("xdg-open"), world.path("opened"));
+    let script = "#!/bin/sh\nprintf '%s\\n' \"$1\" >opened\n";
+    std::fs::write(&browser, script).unwrap();
+    std::fs::set_permissions(&browser, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", world.folder().display());
+    let world = at_a_terminal(world).env("PATH", &path).env("DISPLAY", ":0");
+    let login = world.command(&["auth", "login"]).spawn().unwrap();
+    let address = || std::fs::read_to_string(&opened).unwrap_or_default();
+    let is_open = async || address().ends_with('\n');
+    eventually(TIME_MAX, "the browser is opened", is_open).await;
+    assert_eq!(reqwest::get(address().trim()).await.unwrap().status(), 200);
+    let ended = within(TIME_MAX, "it ends", login.wait_with_output()).await;
+    assert!(ended.unwrap().status.success());
+}
+
+/// Green and red for a person, and nothing of it for a file or under `NO_COLOR`.
+#[tokio::test]
+async fn check_is_green_or_red_at_a_terminal() {
+    let world = desk(&[]).await;
+    let plain = run(&world, &["check"]).await;
+    assert!(!plain.contains('\x1b'), "{plain}");
+    let world = at_a_terminal(world);
+    let told = run(&world, &["check"]).await;
+    assert!(told.contains("\x1b[32mok"), "{told:?}");
+    assert!(
+        told.contains("\x1b[31mfailed"),
+        "nobody has logged in: {told:?}"
+    );
+    let told = run(&world.env("NO_COLOR", "1"), &["check"]).await;
+    assert!(
+        told.contains("failed") && !told.contains('\x1b'),
+        "{told:?}"
     );
 }
