@@ -70,7 +70,19 @@ impl Clock {
     /// Now, in whole milliseconds: what headers, rows and stories keep.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        let now = match self.mode {
+        let now = self.exactly();
+        now.round(
+            TimestampRound::new()
+                .smallest(Unit::Millisecond)
+                .mode(jiff::RoundMode::Floor),
+        )
+        .unwrap_or(now)
+    }
+
+    /// Now, as finely as it is known: where another moment is told from it.
+    #[must_use]
+    pub fn exactly(&self) -> Timestamp {
+        match self.mode {
             #[expect(
                 clippy::disallowed_methods,
                 reason = "this is the one place that asks the machine"
@@ -89,13 +101,7 @@ impl Clock {
                     .and_then(|shown| shown.checked_add(by))
                     .unwrap_or(Timestamp::MAX)
             }
-        };
-        now.round(
-            TimestampRound::new()
-                .smallest(Unit::Millisecond)
-                .mode(jiff::RoundMode::Floor),
-        )
-        .unwrap_or(now)
+        }
     }
 }
 

@@ -47,6 +47,13 @@ enum Kind {
     },
 }
 
+/// When a producer began to publish a request, and when it knew that it is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Published {
+    pub began: Timestamp,
+    pub confirmed: Timestamp,
+}
+
 impl<'a> Backlog<'a> {
     /// Declares everything, as a worker does.
     pub async fn amqp(broker: &'a Broker) -> Self {
@@ -113,17 +120,22 @@ impl<'a> Backlog<'a> {
         began.elapsed()
     }
 
-    /// Publishes so many requests, one in each `every`, and tells when it began with each.
-    pub async fn trickle(&self, requests: u64, every: Duration) -> HashMap<String, Timestamp> {
+    /// Publishes so many requests, one in each `every`, and tells when each was.
+    pub async fn trickle(&self, requests: u64, every: Duration) -> HashMap<String, Published> {
         let first = self.published.fetch_add(requests, Ordering::Relaxed);
-        let (mut pace, mut began) = (interval(every), HashMap::new());
+        let (mut pace, mut published) = (interval(every), HashMap::new());
         for number in first..first + requests {
             pace.tick().await;
             let parcel = parcel(&self.url, number);
-            began.insert(parcel.message_id.clone().unwrap(), Clock::system().now());
+            let (id, began) = (
+                parcel.message_id.clone().unwrap(),
+                Clock::system().exactly(),
+            );
             self.publish(parcel).await;
+            let confirmed = Clock::system().exactly();
+            published.insert(id, Published { began, confirmed });
         }
-        began
+        published
     }
 
     /// Publishes so many requests that nobody can read: a worker makes dead letters of them.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::latency::Latency;
+use crate::latency::{Latency, Spread};
 use crate::run::{Contestant, Figures, to_f64};
 
 pub fn heading() {
@@ -65,11 +65,18 @@ pub fn medians(contestants: &[Contestant], rounds: &[Vec<Figures>]) {
 }
 
 pub fn latency(contestant: Contestant, latency: Latency) {
-    let Latency { median, p99, most } = latency;
-    println!(
-        "{:8} median {median:.2} ms, p99 {p99:.2} ms, at most {most:.2} ms",
-        name(contestant)
-    );
+    let spread = |spread: Spread| {
+        let Spread { median, p99, most } = spread;
+        format!("median {median:.2} ms, p99 {p99:.2} ms, at most {most:.2} ms")
+    };
+    let Latency {
+        whole,
+        publish,
+        after,
+    } = latency;
+    println!("{:8} {}", name(contestant), spread(whole));
+    println!("         the publish alone: {}", spread(publish));
+    println!("         from its confirm:  {}", spread(after));
 }
 
 pub fn replay(letters: u64, bare: f64, command: f64) {

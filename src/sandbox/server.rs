@@ -49,7 +49,7 @@ pub async fn serve(
     options: Options,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let started = Clock::system().now();
+    let started = Clock::system().exactly();
     let shared = Shared {
         model: Arc::new(Mutex::new(Model::new(options, started))),
         started,
