@@ -189,6 +189,7 @@ fn gates(account: &Account) -> Vec<LaneStatus> {
     let lane = |lane: Lane| LaneStatus {
         lane: lane.as_str().to_owned(),
         gate: gate(lane),
+        waits_for: account.waits_for(lane),
     };
     LANES.into_iter().map(lane).collect()
 }
@@ -203,8 +204,11 @@ fn quota_of(account: &Account, now: Timestamp) -> Vec<QuotaStatus> {
             window_s: used.config.window.as_secs_f64(),
             used: used.calls.into(),
             share: (used.share < limit).then_some(used.share.into()),
+            told: used.told.filter(|told| *told < limit).map(u64::from),
+            full: used.full,
             is_learned: used.is_learned,
             spent_at: None,
+            ends: None,
         })
     });
     let day = account.day_used(now).map(|day| QuotaStatus {
@@ -213,8 +217,11 @@ fn quota_of(account: &Account, now: Timestamp) -> Vec<QuotaStatus> {
         window_s: DAY.as_secs_f64(),
         used: day.calls,
         share: None,
+        told: None,
+        full: None,
         is_learned: false,
         spent_at: day.spent_at,
+        ends: Some(day.ends),
     });
     windows.chain(day).collect()
 }

@@ -8,6 +8,7 @@ mod failure;
 mod open;
 mod output;
 mod queue;
+mod rate;
 mod sandbox;
 mod send;
 mod signals;

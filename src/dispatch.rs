@@ -42,7 +42,7 @@ use crate::retry::{Context, RetryPolicy};
 use account::Limiters;
 use storm::Storm;
 
-pub use account::{Account, Left};
+pub use account::{Account, Left, Wait};
 
 /// The wait after an error of the queue.
 const QUEUE_ERROR_WAIT: Duration = Duration::from_secs(1);

@@ -242,8 +242,10 @@ pub enum Sight {
 /// A request that is to be sent or followed up.
 #[derive(Clone, Debug)]
 pub struct Standing {
+    pub account: AccountName,
     pub lane: Lane,
-    /// When it had to wait for a time: that time.
+    pub priority: Priority,
+    /// When it has to wait for a time, or had to: that time.
     pub due: Option<Timestamp>,
     pub story: Story,
 }

@@ -30,6 +30,7 @@ mod window;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 pub use self::day::{Day, DayUsed, Standing};
@@ -92,6 +93,20 @@ pub struct Flight {
     on_its_way: Option<Instant>,
 }
 
+/// Why the next call does not go yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Full {
+    /// There is room: calls are spread evenly, and its turn is to come.
+    Pace,
+    /// All of the limit is used.
+    Window,
+    /// All that is left of the limit by others, or by a lower one that HubSpot tells of.
+    Share,
+    /// What the owner before may have used is not free yet.
+    Predecessor,
+}
+
 /// A window as it is told to an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowUsed {
@@ -99,6 +114,10 @@ pub struct WindowUsed {
     pub calls: u32,
     /// What of the limit is ours while others use some of it; else all of it.
     pub share: u32,
+    /// HubSpot's own limit, where it told of one lately.
+    pub told: Option<u32>,
+    /// What whoever asked last was told; `None` if a call was let go.
+    pub full: Option<Full>,
     /// With the limit that is in force.
     pub config: WindowConfig,
     /// Whether the limit is learned from what HubSpot bears.

@@ -4,9 +4,11 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::dispatch::Wait;
 use crate::message::{AccountName, Priority};
 use crate::outcome::{PauseReason, Words};
 use crate::queue::Lane;
+use crate::quota::Full;
 
 /// Where a worker answers.
 pub const PATH: &str = "/api/status";
@@ -44,8 +46,17 @@ impl AccountStatus {
     /// Whether a lane may go on; an older worker does not tell.
     #[must_use]
     pub fn gate_of(&self, lane: Lane) -> Option<GateStatus> {
-        let mut lanes = self.lanes.iter();
-        Some(lanes.find(|it| it.lane == lane.as_str())?.gate)
+        Some(self.lane(lane)?.gate)
+    }
+
+    /// What a lane waits for; an older worker does not tell.
+    #[must_use]
+    pub fn wait_of(&self, lane: Lane) -> Option<Wait> {
+        self.lane(lane)?.waits_for
+    }
+
+    fn lane(&self, lane: Lane) -> Option<&LaneStatus> {
+        self.lanes.iter().find(|it| it.lane == lane.as_str())
     }
 }
 
@@ -54,6 +65,9 @@ pub struct LaneStatus {
     /// `sends` or `results`.
     pub lane: String,
     pub gate: GateStatus,
+    /// What its next call waits for, as the lane's own loop last came to it.
+    #[serde(default)]
+    pub waits_for: Option<Wait>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,10 +128,19 @@ pub struct QuotaStatus {
     /// What others leave of the limit, where HubSpot told that they call too.
     #[serde(default)]
     pub share: Option<u64>,
+    /// HubSpot's own limit, where it told of a lower one.
+    #[serde(default)]
+    pub told: Option<u64>,
+    /// Why the next call does not go yet, as whoever asked last was told.
+    #[serde(default)]
+    pub full: Option<Full>,
     /// Whether the limit is learned from what HubSpot bears.
     #[serde(default)]
     pub is_learned: bool,
     /// Of the day: when it is spent if calls go on as they did, where that is before midnight.
     #[serde(default)]
     pub spent_at: Option<Timestamp>,
+    /// Of the day: when it ends.
+    #[serde(default)]
+    pub ends: Option<Timestamp>,
 }

@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::open::{Purpose, with_queue};
 use super::output::{Mood, Output, talk};
-use super::status::{Unknown, age, ask, drained, reachable, spent, standing, told, troubled};
+use super::rate::{Rate, Waiting};
+use super::status::{Unknown, age, ask, reachable, spent, told, troubled};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::queue::Depth;
@@ -29,6 +30,8 @@ struct Told<'a> {
     depths: &'a [Depth],
     /// `null` when no worker answers, or tells us.
     worker: Option<&'a Status>,
+    /// Of each account that this worker dispatches.
+    rates: Vec<Rate>,
     /// Why it is `null`, and the next step.
     #[serde(skip_serializing_if = "Option::is_none")]
     worker_error: Option<String>,
@@ -40,16 +43,22 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
     let depths = with_queue!(config, Purpose::Inspect, |queue| queue.depths().await)?;
     let worker = reachable(args.worker.unwrap_or(config.server.listen));
     let status = ask(worker, &config.server).await;
+    let now = Clock::system().now();
+    let rate = |account: &AccountStatus| {
+        let waiting = Waiting::of(config, &depths, account.name.as_str());
+        Rate::of(account, waiting, now)
+    };
     if output.json {
+        let accounts = status.iter().flat_map(|status| &status.accounts);
         return Ok(output.object(&Told {
             queue: config.queue.url.place(),
             depths: &depths,
             worker: status.as_ref().ok(),
+            rates: accounts.filter_map(rate).collect(),
             worker_error: status.as_ref().err().map(|why| why.told(worker)),
             worker_hint: status.as_ref().err().map(Unknown::hint),
         })?);
     }
-    let now = Clock::system().now();
     let width = depths.iter().map(|depth| depth.queue.len()).max();
     for depth in &depths {
         let age = match depth.oldest {
@@ -67,10 +76,7 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
     match status {
         Ok(status) => {
             for account in &status.accounts {
-                print_account(account, now, output)?;
-                if let Some(told) = drained(account, standing(config, &depths, account)) {
-                    output.line(format_args!("  {told}"))?;
-                }
+                print_account(account, rate(account), now, output)?;
             }
         }
         Err(why) => {
@@ -87,6 +93,7 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
 
 fn print_account(
     account: &AccountStatus,
+    rate: Option<Rate>,
     now: Timestamp,
     output: &mut Output,
 ) -> Result<(), Failure> {
@@ -123,6 +130,12 @@ fn print_account(
         let text = output.paint(Mood::Bad, &troubled(trouble, now));
         output.line(format_args!("  {text}"))?;
         output.line(format_args!("  next step: {}", trouble.hint))?;
+    }
+    if let Some(rate) = rate {
+        output.line(format_args!("  rate: {}", rate.told))?;
+        if let Some(drain) = rate.drain {
+            output.line(format_args!("  {}", drain.told))?;
+        }
     }
     Ok(())
 }

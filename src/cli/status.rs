@@ -8,13 +8,10 @@ use reqwest::StatusCode;
 use secrecy::ExposeSecret;
 
 use crate::clock;
-use crate::config::{Config, ServerConfig};
+use crate::config::ServerConfig;
 use crate::crypto::init_crypto;
-use crate::queue::{Depth, Lane};
-use crate::quota::{Bucket, DAILY};
-use crate::status::{
-    self, AccountStatus, GateStatus, PauseStatus, QuotaStatus, Status, TokenStatus,
-};
+use crate::quota::DAILY;
+use crate::status::{self, PauseStatus, QuotaStatus, Status, TokenStatus};
 
 /// The worker is on this machine or near: an answer that takes longer is none.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
@@ -170,9 +167,10 @@ pub(super) fn spent(quota: &QuotaStatus) -> String {
     } else {
         format!("in {window_s} s")
     };
-    let others = match quota.share {
-        Some(share) => format!("; others call too and leave {share}"),
-        None => String::new(),
+    let others = match (quota.share, quota.told) {
+        (Some(share), Some(told)) if share == told => format!("; HubSpot tells of {told}"),
+        (Some(share), _) => format!("; others call too and leave {share}"),
+        (None, _) => String::new(),
     };
     let end = match quota.spent_at {
         Some(at) => format!("; at this rate spent at {at}"),
@@ -181,48 +179,13 @@ pub(super) fn spent(quota: &QuotaStatus) -> String {
     format!("  {bucket:<6} {used} of {limit} calls {over} used{others}{end}")
 }
 
-/// How many requests of an account wait to be sent.
-pub(super) fn standing(config: &Config, depths: &[Depth], account: &AccountStatus) -> u64 {
-    let lanes = format!("{}.send.{}.", config.queue.prefix, account.name);
-    let sends = depths.iter().filter(|it| it.queue.starts_with(&lanes));
-    sends.map(|it| it.messages).sum()
-}
-
-/// The rate in force and whose it is, and how long what waits takes at that. Nothing while nothing
-/// waits, or goes.
-pub(super) fn drained(account: &AccountStatus, waiting: u64) -> Option<String> {
-    let goes = match account.gate_of(Lane::Sends) {
-        Some(gate) => gate == GateStatus::Open,
-        None => account.pauses.is_empty(),
-    };
-    if waiting == 0 || !account.owner || !goes {
-        return None;
-    }
-    let Some(quota) = account.quota_of(Bucket::Send.label()) else {
-        return Some("no limit is set for sends: they go as fast as HubSpot answers".to_owned());
-    };
-    let (calls, why) = match quota.share {
-        Some(share) => (share, "what other apps leave"),
-        None if quota.is_learned => (quota.limit, "learned from what HubSpot bears"),
-        None => (quota.limit, "quota.send"),
-    };
-    #[expect(clippy::cast_precision_loss, reason = "told to a person")]
-    let (calls, waiting) = (calls as f64, waiting as f64);
-    let rate = calls / quota.window_s;
-    let wait = Duration::try_from_secs_f64((waiting / rate).ceil()).ok()?;
-    Some(format!(
-        "to be sent: {waiting}, about {} at {rate:.1} a second ({why})",
-        in_words(wait)
-    ))
-}
-
 /// How long ago.
 pub(super) fn age(now: Timestamp, at: Timestamp) -> String {
     in_words(clock::until(at, now))
 }
 
 /// In the two largest units.
-fn in_words(time: Duration) -> String {
+pub(super) fn in_words(time: Duration) -> String {
     let seconds = time.as_secs();
     let units = [(seconds / 86_400, "d"), (seconds / 3_600 % 24, "h")];
     let small = [(seconds / 60 % 60, "m"), (seconds % 60, "s")];

@@ -21,6 +21,7 @@ use super::output::{Output, progress};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::journal::{Call, Entry, Gap, Record, Then};
+use crate::message::Priority;
 use crate::queue::{DeadLetter, DeadLetters, Fate, Queue, QueueError, Sight, Standing, Traces};
 use crate::story::Story;
 
@@ -248,8 +249,26 @@ impl Known {
 
     /// The account that the last step names which names one.
     pub(super) fn account(&self) -> Option<&str> {
+        if let Some(standing) = self.standing() {
+            return Some(standing.account.as_str());
+        }
         let named = self.entries.iter().map(|entry| entry.account.as_str());
         named.rev().find(|account| !account.is_empty())
+    }
+
+    /// How urgent it is, where that is known.
+    pub(super) fn priority(&self) -> Option<Priority> {
+        if let Some(standing) = self.standing() {
+            return Some(standing.priority);
+        }
+        let mut steps = self.entries.iter().rev();
+        steps.find_map(|entry| {
+            if let Then::Published { priority } | Then::Route { priority, .. } = entry.then {
+                Some(priority)
+            } else {
+                None
+            }
+        })
     }
 
     pub(super) fn nothing(&self) -> Failure {

@@ -1,23 +1,26 @@
 //! `postrider why`: what a waiting request waits for.
 //!
 //! Where it stands is what `trace` knows. What holds its lane back is told by the worker that
-//! dispatches it, from the gate and the limit by which it does.
+//! dispatches it: what the loop of that lane last came to itself, and nothing that is worked out here.
 
 use std::net::SocketAddr;
 
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::failure::Failure;
 use super::open::{Purpose, with_queue};
 use super::output::Output;
-use super::status::{Unknown, ask, drained, reachable, standing, told};
+use super::rate::{Rate, Waiting, whose};
+use super::status::{Unknown, ask, reachable, told};
 use super::trace::{Known, Place, gather};
 use crate::clock::Clock;
 use crate::config::{Config, ServerConfig};
-use crate::message::AccountName;
+use crate::dispatch::Wait;
+use crate::message::{AccountName, Priority};
 use crate::queue::{DeadLetters, Depth, Lane, Queue, Traces};
-use crate::quota::Bucket;
-use crate::status::{AccountStatus, GateStatus, PauseStatus};
+use crate::quota::{Bucket, Full};
+use crate::status::{AccountStatus, GateStatus, PauseStatus, QuotaStatus};
 
 /// Tell where a request is, and what it waits for
 #[derive(Debug, clap::Args)]
@@ -41,6 +44,16 @@ struct Answer<'a> {
     waits_for: &'a [String],
 }
 
+/// What is known of the request that is asked about.
+struct Asked<'a> {
+    account: &'a str,
+    lane: Lane,
+    priority: Option<Priority>,
+    /// It does not go on before that.
+    due: Option<Timestamp>,
+    waiting: Waiting,
+}
+
 pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Result<(), Failure> {
     let now = Clock::system().now();
     let (known, depths) = with_queue!(config, Purpose::Inspect, |queue| look(&queue, &args.id)
@@ -54,8 +67,14 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
             let worker = reachable(args.worker.unwrap_or(config.server.listen));
             let default = AccountName::default();
             let account = known.account().unwrap_or(default.as_str());
-            let sends = |account: &AccountStatus| standing(config, &depths, account);
-            of_worker(worker, &config.server, lane, account, sends).await
+            let asked = Asked {
+                account,
+                lane,
+                priority: known.priority(),
+                due: place.due,
+                waiting: Waiting::of(config, &depths, account),
+            };
+            of_worker(worker, &config.server, &asked).await
         }
         None => Vec::new(),
     };
@@ -84,14 +103,8 @@ where
     Ok((known, queue.depths().await?))
 }
 
-/// What the worker at an address says of an account's lane.
-async fn of_worker(
-    worker: SocketAddr,
-    server: &ServerConfig,
-    lane: Lane,
-    account: &str,
-    standing: impl Fn(&AccountStatus) -> u64,
-) -> Vec<String> {
+/// What the worker at an address says of the account's lane.
+async fn of_worker(worker: SocketAddr, server: &ServerConfig, asked: &Asked<'_>) -> Vec<String> {
     let status = match ask(worker, server).await {
         Ok(status) => status,
         Err(why @ Unknown::Refused { .. }) => {
@@ -104,9 +117,10 @@ async fn of_worker(
             )];
         }
     };
+    let account = asked.account;
     let mut accounts = status.accounts.iter();
     match accounts.find(|it| it.name.as_str() == account) {
-        Some(account) if account.owner => reasons(lane, account, standing(account)),
+        Some(account) if account.owner => reasons(account, asked),
         Some(_) => vec![format!(
             "the worker at {worker} stands by for account {account}: name the one that dispatches it \
              with --worker"
@@ -115,16 +129,27 @@ async fn of_worker(
     }
 }
 
-/// What holds a lane back, by the gate that its dispatch asks, or else its limit.
-fn reasons(lane: Lane, account: &AccountStatus, sends: u64) -> Vec<String> {
+/// What holds it back: the pauses, then what its lane waits for, and at last its turn.
+fn reasons(account: &AccountStatus, asked: &Asked<'_>) -> Vec<String> {
     let now = Clock::system().now();
-    let holds = |it: &&PauseStatus| {
-        let some = lane == Lane::Sends && !it.priorities.is_empty();
-        some || it.lanes.iter().any(|held| held == lane.as_str())
+    let is_held = |pause: &&PauseStatus| {
+        let of_all = pause.lanes.iter().any(|lane| lane == asked.lane.as_str());
+        let priorities = &pause.priorities;
+        let of_it = match asked.priority {
+            Some(priority) => priorities.contains(&priority),
+            None => !priorities.is_empty(),
+        };
+        of_all || asked.lane == Lane::Sends && of_it
     };
-    let pauses = account.pauses.iter().filter(holds);
+    let pauses = account.pauses.iter().filter(is_held);
     let mut reasons: Vec<String> = pauses.map(|pause| told(pause, now)).collect();
-    match account.gate_of(lane) {
+    if asked.due.is_some() {
+        if reasons.is_empty() {
+            reasons.push("nothing else holds it back until then".to_owned());
+        }
+        return reasons;
+    }
+    match account.gate_of(asked.lane) {
         Some(GateStatus::Shut) => return reasons,
         Some(GateStatus::Trial) => {
             reasons.push("one request is let through, to see whether that is over".to_owned());
@@ -132,23 +157,75 @@ fn reasons(lane: Lane, account: &AccountStatus, sends: u64) -> Vec<String> {
         }
         Some(GateStatus::Open) | None => {}
     }
+    if !reasons.is_empty() {
+        return reasons;
+    }
+    reasons.extend(waits(account, asked.lane));
+    if asked.lane == Lane::Sends {
+        let rate = Rate::of(account, asked.waiting, now);
+        reasons.extend(rate.and_then(|rate| turn(&rate, asked)));
+    }
+    reasons
+}
+
+/// What the lane's own loop waits for before its next call; an older worker does not tell.
+fn waits(account: &AccountStatus, lane: Lane) -> Option<String> {
+    let told = match account.wait_of(lane)? {
+        Wait::Pause => "its lane waits for the end of a pause".to_owned(),
+        Wait::Answer => format!(
+            "as many calls are in flight as may be: {} (accounts.{}.concurrency)",
+            account.in_flight, account.name
+        ),
+        Wait::OneByOne => {
+            "calls go one by one, since HubSpot refused one for a rolling limit and has \
+                           taken none since"
+                .to_owned()
+        }
+        Wait::Lease => "this worker's hold on the account is to be renewed".to_owned(),
+        Wait::Request => "nothing holds its lane back: it goes out next".to_owned(),
+        Wait::Room => room(account, lane),
+    };
+    Some(told)
+}
+
+/// Why its rolling window has no room yet.
+fn room(account: &AccountStatus, lane: Lane) -> String {
     let bucket = match lane {
         Lane::Sends => Bucket::Send,
         Lane::Results => Bucket::Api,
     };
-    let full = account.quota_of(bucket.label()).and_then(|quota| {
-        let ours = quota.share.unwrap_or(quota.limit);
-        (quota.used >= ours).then(|| {
-            let (used, window) = (quota.used, quota.window_s);
-            format!("the window is full: {used} of {ours} calls in {window} s")
-        })
-    });
-    reasons.extend(full);
-    if reasons.is_empty() {
-        reasons.push("nothing holds it back".to_owned());
+    let quota = account.quota_of(bucket.label());
+    let Some((quota, full)) = quota.and_then(|quota| Some((quota, quota.full?))) else {
+        return "nothing holds its lane back: the next call goes out now".to_owned();
+    };
+    let QuotaStatus { used, window_s, .. } = quota;
+    let whose = whose(quota);
+    match full {
+        Full::Pace => format!(
+            "the window's calls are spread evenly, and the next one's turn is to come ({whose})"
+        ),
+        Full::Window | Full::Share => {
+            format!("the window is full: {used} calls in {window_s} s ({whose})")
+        }
+        Full::Predecessor => format!(
+            "the worker before may have used the window a moment ago: calls go as it comes free ({whose})"
+        ),
     }
-    if lane == Lane::Sends {
-        reasons.extend(drained(account, sends));
-    }
-    reasons
+}
+
+/// The line in which it stands, what goes before that, and how long all of it takes.
+fn turn(rate: &Rate, asked: &Asked<'_>) -> Option<String> {
+    let priority = asked.priority?;
+    let before = asked.waiting.count(|other| other < priority);
+    let line = asked.waiting.count(|other| other == priority);
+    let ahead = match before {
+        0 => "and nothing more urgent".to_owned(),
+        _ => format!("behind {before} more urgent, which leave it a share of the turns"),
+    };
+    let told = format!("its turn: a line of {line} of priority {priority}, {ahead}");
+    let time = rate.time_for(before + line).filter(|time| !time.is_zero());
+    Some(match time {
+        Some(time) => format!("{told}: together {}", rate.about(time)),
+        None => told,
+    })
 }

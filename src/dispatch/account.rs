@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::config::QuotaConfig;
 use crate::message::AccountName;
@@ -26,10 +27,31 @@ pub struct Account {
     tokens: TokenTroubles,
     day: Mutex<Day>,
     limiters: Mutex<Option<Limiters>>,
+    sends_wait: Mutex<Wait>,
+    results_wait: Mutex<Wait>,
     /// Deliveries that could not be settled, and went back to the queue.
     returned: AtomicU64,
     /// What the last term of ownership left. While it ends, `finished` are those not finished yet.
     left: Mutex<Left>,
+}
+
+/// What a lane waits for before its next call, as its own loop last came to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wait {
+    /// The end of a pause.
+    #[default]
+    Pause,
+    /// An answer: as many calls as may be are in flight.
+    Answer,
+    /// The answer of the one call that may be in flight, after HubSpot refused one for a rolling limit.
+    OneByOne,
+    /// Room in its rolling window.
+    Room,
+    /// A request: nothing else holds the next one back.
+    Request,
+    /// The account's lease, which is to be renewed.
+    Lease,
 }
 
 /// What became of all that was in hand when a term of ownership ended.
@@ -63,6 +85,8 @@ impl Account {
             tokens,
             day: Mutex::new(Day::new(quota.daily, quota.daily_reserve)),
             limiters: Mutex::new(None),
+            sends_wait: Mutex::default(),
+            results_wait: Mutex::default(),
             returned: AtomicU64::new(0),
             left: Mutex::default(),
         }
@@ -72,6 +96,25 @@ impl Account {
     pub(super) fn owned(&self, limiters: Limiters) {
         *self.lock() = Some(limiters);
         self.owner.store(true, Ordering::Relaxed);
+    }
+
+    /// The lane's next call needs this next.
+    pub(super) fn waits(&self, lane: Lane, wait: Wait) {
+        *self.wait_of(lane) = wait;
+    }
+
+    /// What the lane waits for; `None` where another worker dispatches the account.
+    #[must_use]
+    pub fn waits_for(&self, lane: Lane) -> Option<Wait> {
+        self.is_owner().then(|| *self.wait_of(lane))
+    }
+
+    fn wait_of(&self, lane: Lane) -> MutexGuard<'_, Wait> {
+        let wait = match lane {
+            Lane::Sends => &self.sends_wait,
+            Lane::Results => &self.results_wait,
+        };
+        wait.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// HubSpot refused a call of this lane for a rolling limit.

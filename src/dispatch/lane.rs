@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::boxes::Boxes;
 use super::{
-    Beside, Dispatcher, NoCall, QUEUE_ERROR_WAIT, attempt, follow_up, mishap, pause_for,
+    Beside, Dispatcher, NoCall, QUEUE_ERROR_WAIT, Wait, attempt, follow_up, mishap, pause_for,
     sleep_until,
 };
 use crate::outcome::Disposition;
@@ -102,6 +102,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             };
             // Where the lease has run out and is not lost, it is renewed or lost in seconds: the
             // delivery is held that long, since each return to the queue counts against it.
+            self.account.waits(lane, Wait::Lease);
             tokio::select! {
                 biased;
                 () = term.cancelled() => {
@@ -129,17 +130,19 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         loop {
             self.pass_gate(turn).await;
             if turn.permit.is_none() {
-                let calls = if self.account.pauses.one_by_one(turn.lane) {
-                    self.settings.concurrency // None is in flight then.
+                let (calls, wait) = if self.account.pauses.one_by_one(turn.lane) {
+                    (self.settings.concurrency, Wait::OneByOne) // None is in flight then.
                 } else {
-                    1
+                    (1, Wait::Answer)
                 };
+                self.account.waits(turn.lane, wait);
                 let permits = Arc::clone(&turn.permits);
                 let permit = permits.acquire_many_owned(calls.into()).await;
                 turn.permit = permit.ok();
                 continue; // The wait may have been long: look at the gate again.
             }
             if turn.token.is_none() {
+                self.account.waits(turn.lane, Wait::Room);
                 let began = Instant::now();
                 turn.token = Some(turn.limiter.token().await);
                 self.metrics.quota_waited(began.elapsed());
@@ -161,6 +164,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             let Some(intake) = turn.intake.as_mut() else {
                 continue;
             };
+            self.account.waits(turn.lane, Wait::Request);
             let change = self.account.pauses.change();
             let (least, mut until) = self.account.pauses.least_urgent();
             if turn.lane == Lane::Sends {
@@ -188,6 +192,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 Gate::Open | Gate::Trial => return,
                 Gate::Shut { until } => until,
             };
+            self.account.waits(turn.lane, Wait::Pause);
             let hold_end = shut_since + HOLD_MAX;
             if turn.intake.is_some() && Instant::now() >= hold_end {
                 turn.intake = None;

@@ -67,6 +67,8 @@ pub struct DayUsed {
     pub limit: u64,
     /// When it is spent if calls go on as they did, where that is before midnight.
     pub spent_at: Option<Timestamp>,
+    /// Midnight in the account's own time zone, as far as that is known.
+    pub ends: Timestamp,
 }
 
 impl Day {
@@ -188,6 +190,7 @@ impl Day {
             calls: today.map_or(0, |today| today.calls),
             limit,
             spent_at,
+            ends: today.map_or_else(|| self.ends(now), |today| today.ends),
         })
     }
 

@@ -121,6 +121,12 @@ impl Ledger {
         }
     }
 
+    /// HubSpot's own limit, as it told lately.
+    pub(super) fn told(&self, now: Instant) -> Option<u32> {
+        let others = self.others.filter(|others| now < others.until)?;
+        u32::try_from(others.max).ok()
+    }
+
     /// How much closer together than they left two calls may arrive.
     pub(super) fn spread(&self, now: Instant) -> Duration {
         let least = super::spread(self.window);

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::adaptive::Adaptive;
 use super::ledger::Ledger;
 use super::pace::Pace;
-use super::{IN_HAND_MAX, SPREAD_MAX, Start, WindowUsed};
+use super::{Full, IN_HAND_MAX, SPREAD_MAX, Start, WindowUsed};
 use crate::config::{AdaptiveConfig, WindowConfig};
 use crate::provider::{PROBE_CALLS, RollingLimit};
 
@@ -42,6 +42,8 @@ struct State {
     burst: Option<Burst>,
     /// The first call behind a rest, if nobody was eager since.
     woke: Option<Instant>,
+    /// Why the last one that asked was not let go.
+    full: Option<Full>,
 }
 
 /// Most of a window at once.
@@ -96,6 +98,7 @@ impl Window {
                 adaptive: range.map(|range| Adaptive::new(range, config.limit, config.window)),
                 burst: None,
                 woke: None,
+                full: None,
             }),
             changed: Notify::new(),
             eager: Notify::new(),
@@ -121,10 +124,16 @@ impl Window {
     /// Gives a token when its turn has come (`paced`, once that is so) and the ledger has room, or
     /// else tells how long until it may.
     fn give(&self, paced: &mut bool) -> Result<(), Duration> {
-        let now = Instant::now();
         let mut state = self.lock();
+        let given = self.decide(&mut state, paced);
+        state.full = given.err().map(|(why, _)| why);
+        given.map_err(|(_, wait)| wait)
+    }
+
+    fn decide(&self, state: &mut State, paced: &mut bool) -> Result<(), (Full, Duration)> {
+        let now = Instant::now();
         state.learn(self.config, |adaptive| adaptive.look(now));
-        let room = self.room(&mut state, now);
+        let room = self.room(state, now);
         let at_once = state.burst.as_mut().filter(|burst| burst.left > 0);
         if let (Ok(()), Some(burst)) = (&room, at_once) {
             burst.left -= 1;
@@ -136,7 +145,8 @@ impl Window {
                 if turn.is_err() && state.is_eager(now, self.config.window) {
                     self.eager.notify_one();
                 }
-                turn?;
+                let why = room.err().map_or(Full::Pace, |(why, _)| why);
+                turn.map_err(|wait| (why, wait))?;
                 *paced = true;
             }
             room?;
@@ -146,12 +156,12 @@ impl Window {
     }
 
     /// Whether one more call fits, or else how long until it may.
-    fn room(&self, state: &mut State, now: Instant) -> Result<(), Duration> {
-        let limit = state.limit(self.config);
+    fn room(&self, state: &mut State, now: Instant) -> Result<(), (Full, Duration)> {
+        let all = state.limit(self.config);
         let ledger = &mut state.ledger;
         let (calls, before) = (ledger.calls(now), self.calls_before(now));
         let reserved = if self.reserves() { ledger.in_hand } else { 0 };
-        let (limit, until) = ledger.share(limit as usize, now);
+        let (limit, until) = ledger.share(all as usize, now);
         if calls + reserved + before < limit {
             return Ok(());
         }
@@ -159,7 +169,14 @@ impl Window {
         let next = next.map(|until| until.saturating_duration_since(now));
         let next_before = (before > 0).then(|| self.kept() / self.config.limit);
         let wait = next.into_iter().chain(next_before).min();
-        Err(wait.unwrap_or(self.config.window))
+        let why = if calls + reserved < limit {
+            Full::Predecessor
+        } else if limit < all as usize {
+            Full::Share
+        } else {
+            Full::Window
+        };
+        Err((why, wait.unwrap_or(self.config.window)))
     }
 
     /// A call goes out.
@@ -223,6 +240,8 @@ impl Window {
         WindowUsed {
             calls: u32::try_from(state.ledger.calls(now)).unwrap_or(u32::MAX),
             share: u32::try_from(share).unwrap_or(u32::MAX),
+            told: state.ledger.told(now),
+            full: state.full,
             config: WindowConfig {
                 limit,
                 ..self.config

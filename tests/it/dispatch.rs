@@ -8,6 +8,7 @@ mod overheard;
 mod pauses;
 mod trouble;
 mod turns;
+mod waits;
 mod world;
 
 use std::sync::Arc;

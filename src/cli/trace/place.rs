@@ -14,6 +14,8 @@ pub(in crate::cli) struct Place {
     pub(in crate::cli) state: &'static str,
     pub(in crate::cli) told: String,
     pub(in crate::cli) mood: Mood,
+    /// Before when it does not go on, whatever else holds it back.
+    pub(in crate::cli) due: Option<Timestamp>,
 }
 
 impl Place {
@@ -66,10 +68,11 @@ impl Place {
             (Lane::Results, due) => {
                 let when = due.map_or_else(|| "now".to_owned(), tell::time);
                 let told = format!("HubSpot took it; its result is looked up: {when}");
-                Self::open("accepted", told)
+                Self::open("accepted", told).until(due)
             }
             (Lane::Sends, Some(due)) => {
                 Self::open("waiting", format!("in the queue until {}", tell::time(due)))
+                    .until(Some(due))
             }
             (Lane::Sends, None) => Self::open("queued", "in the queue, or in a worker's hands"),
         }
@@ -88,6 +91,7 @@ impl Place {
                     state: "sent",
                     told: "HubSpot's final result: sent".into(),
                     mood: Mood::Good,
+                    due: None,
                 },
                 Some("accepted") if is_send => Self::open(
                     "accepted",
@@ -127,7 +131,7 @@ impl Place {
     fn wait(state: &'static str, what: &str, at: Timestamp, now: Timestamp) -> Self {
         let when = tell::time(at);
         if at > now {
-            return Self::open(state, format!("{what} at {when}"));
+            return Self::open(state, format!("{what} at {when}")).until(Some(at));
         }
         // A backlog, a pause, a worker that is down, or a step that was lost.
         let told = format!("{what}, due since {when}; no worker has told of it since");
@@ -139,7 +143,12 @@ impl Place {
             state,
             told: told.into(),
             mood: Mood::Quiet,
+            due: None,
         }
+    }
+
+    fn until(self, due: Option<Timestamp>) -> Self {
+        Self { due, ..self }
     }
 
     fn bad(state: &'static str, told: String) -> Self {
@@ -147,6 +156,7 @@ impl Place {
             state,
             told,
             mood: Mood::Bad,
+            due: None,
         }
     }
 }

@@ -251,26 +251,30 @@ impl Store {
     /// would cost each request that nobody asks about.
     pub(super) fn find(&self, id: &str) -> rusqlite::Result<Option<Standing>> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT story, message_id, body, lane, due, number FROM message
+            "SELECT story, message_id, body, priority, lane, due, number, account FROM message
              WHERE message_id = ?1 OR instr(body, CAST(?1 AS BLOB)) > 0 ORDER BY number",
         )?;
         let mut rows = statement.query([id])?;
         while let Some(row) = rows.next()? {
             let (message_id, body) = (message_id_of(row)?, body_of(row)?);
             let request = SendRequest::parse(&body, message_id.as_deref());
-            if request.is_ok_and(|request| request.id.as_str() == id) {
-                let (lane, due): (String, i64) = (row.get(3)?, row.get(4)?);
-                let is_result = lane == Lane::Results.as_str();
-                return Ok(Some(Standing {
-                    lane: if is_result {
-                        Lane::Results
-                    } else {
-                        Lane::Sends
-                    },
-                    due: (due > 0).then(|| of_millis(due)),
-                    story: story_of(row, row.get(5)?)?,
-                }));
-            }
+            let Some(request) = request.ok().filter(|request| request.id.as_str() == id) else {
+                continue;
+            };
+            let (lane, due): (String, i64) = (row.get(4)?, row.get(5)?);
+            let account: String = row.get(7)?;
+            let (lane, until) = if lane == Lane::Results.as_str() {
+                (Lane::Results, None)
+            } else {
+                (Lane::Sends, request.send_at)
+            };
+            return Ok(Some(Standing {
+                account: AccountName::parse(account).unwrap_or_default(),
+                lane,
+                priority: priority_of(row.get(3)?),
+                due: (due > 0).then(|| of_millis(due)).max(until),
+                story: story_of(row, row.get(6)?)?,
+            }));
         }
         Ok(None)
     }

@@ -51,46 +51,107 @@ fn queue_shows_what_the_worker_says() {
       paused (account), daily: began AGE ago, ends 2099-01-02T00:00:00Z; nothing is lost
       paused (provider), app: began AGE ago, ends when a probe finds it healed; nothing is lost
       no call was made: HubSpot does not know the app
+      rate: no sends go out while that pause lasts
+      to be sent: 1, about 1s once nothing holds them back
 
     account shop: stands by, 0 calls in flight
     ");
 }
 
+const SEND: &str = r#"{"bucket": "send", "limit": 190, "window_s": 10.0, "used": 190}"#;
+
 #[test]
-fn queue_says_how_long_what_waits_takes() {
-    let shop = Shop::new();
-    let lines: Vec<String> = (0..200).map(|n| request(&format!("order-{n}"))).collect();
-    shop.write("all.jsonl", &lines.join("\n"));
-    shop.run(&["send", "all.jsonl"]);
-    let told = |quota: &str| {
-        // Look-ups alone are held back: mail goes out.
+fn queue_says_the_rate_in_force_and_how_long_what_waits_takes() {
+    let shop = two_hundred();
+    let queue = |gate: &str, quota: &str, wait: &str| {
+        // Look-ups alone are held back.
         let worker = answer_once(format!(
             r#"{{"accounts": [{{"name": "default", "owner": true, "in_flight": 0,
-                 "lanes": [{{"lane": "sends", "gate": "open"}}],
+                 "lanes": [{{"lane": "sends", "gate": "{gate}", "waits_for": "{wait}"}}],
                  "pauses": [{{"scope": "account", "reason": "daily", "lanes": ["results"],
                               "since": "2026-01-01T00:00:00Z", "until": "2099-01-02T00:00:00Z"}}],
                  "quota": [{quota}]}}]}}"#
         ));
         let shown = shop.run(&["queue", "--worker", &worker]);
-        shown.lines().last().unwrap().trim().to_owned()
+        let (_, rate) = shown.split_once("  rate: ").unwrap();
+        rate.trim_end().replace("\n  ", "\n")
     };
-    let send = r#""bucket": "send", "limit": 190, "window_s": 10.0, "used": 190"#;
-    assert_eq!(
-        told(&format!("{{{send}}}")),
-        "to be sent: 200, about 11s at 19.0 a second (quota.send)"
+    let sends = |more: &str| SEND.replace('}', more) + "}";
+    let day = |used: u32, ends: &str| {
+        format!(
+            r#"{SEND}, {{"bucket": "daily", "limit": 150, "window_s": 86400.0, "used": {used}, "ends": "{ends}"}}"#
+        )
+    };
+    let told = [
+        queue("open", &sends(""), "room"),
+        queue("open", &sends(r#", "is_learned": true"#), "room"),
+        queue("open", &sends(r#", "share": 20"#), "room"),
+        queue("open", &sends(r#", "share": 100, "told": 100"#), "room"),
+        queue("open", &sends(""), "answer"),
+        queue("open", &sends(""), "one_by_one"),
+        queue("open", "", "room"),
+        queue("shut", &sends(""), "pause"),
+        queue("trial", &sends(""), "request"),
+        // The day ends now: 50 today, 150 from then on.
+        queue("open", &day(100, "2026-01-01T00:00:00Z"), "room"),
+        queue("open", &day(140, "2026-01-01T00:00:00Z"), "room"),
+    ];
+    insta::assert_snapshot!(told.join("\n---\n"), @"
+    at most 19.0 sends a second (quota.send: 190 in 10 s)
+    to be sent: 200, about 11s
+    ---
+    at most 19.0 sends a second (190 in 10 s, learned from what HubSpot bears)
+    to be sent: 200, about 11s
+    ---
+    at most 2.0 sends a second (other apps call too and leave 20 of 190 in 10 s)
+    to be sent: 200, about 1m 40s
+    ---
+    at most 10.0 sends a second (HubSpot tells of 100 in 10 s)
+    to be sent: 200, about 20s
+    ---
+    at most 19.0 sends a second (quota.send: 190 in 10 s); now all that accounts.default.concurrency allows are in flight
+    to be sent: 200, about 11s
+    ---
+    one send at a time: HubSpot refused one for a rolling limit, and has taken none since
+    to be sent: 200, about 11s once nothing holds them back
+    ---
+    as fast as HubSpot answers: no limit is set for sends
+    to be sent: 200
+    ---
+    no sends go out while that pause lasts
+    to be sent: 200, about 11s once nothing holds them back
+    ---
+    one request is let through, to see whether that is over
+    to be sent: 200, about 11s once nothing holds them back
+    ---
+    at most 19.0 sends a second (quota.send: 190 in 10 s)
+    to be sent: 200, about 8s: today's calls last for 50 of them, and the next day begins at 2026-01-01T00:00:00Z
+    ---
+    at most 19.0 sends a second (quota.send: 190 in 10 s)
+    to be sent: 200, about 1d 0h: today's calls last for 10 of them, and the next day begins at 2026-01-01T00:00:00Z
+    ");
+}
+
+#[test]
+fn the_rate_is_told_as_json_too() {
+    let shop = two_hundred();
+    let answer = format!(
+        r#"{{"accounts": [{{"name": "default", "owner": true, "in_flight": 0, "pauses": [],
+             "lanes": [{{"lane": "sends", "gate": "open"}}], "quota": [{SEND}]}}]}}"#
     );
-    assert_eq!(
-        told(&format!(r#"{{{send}, "is_learned": true}}"#)),
-        "to be sent: 200, about 11s at 19.0 a second (learned from what HubSpot bears)"
-    );
-    assert_eq!(
-        told(&format!(r#"{{{send}, "share": 20}}"#)),
-        "to be sent: 200, about 1m 40s at 2.0 a second (what other apps leave)"
-    );
-    assert_eq!(
-        told(""),
-        "no limit is set for sends: they go as fast as HubSpot answers"
-    );
+    let worker = answer_once(answer);
+    let shown = shop.run(&["queue", "--json", "--worker", &worker]);
+    let (_, rates) = shown.split_once(r#""rates":"#).unwrap();
+    insta::assert_snapshot!(rates.trim_end(), @r#"[{"account":"default","limit_per_second":19.0,"goes":true,"told":"at most 19.0 sends a second (quota.send: 190 in 10 s)","drain":{"waiting":200,"held":0,"seconds":11,"today":null,"told":"to be sent: 200, about 11s"}}]}"#);
+}
+
+/// With so many requests that wait.
+fn two_hundred() -> Shop {
+    let shop = Shop::new();
+    let lines: Vec<String> = (0..200).map(|n| request(&format!("order-{n}"))).collect();
+    shop.write("all.jsonl", &lines.join("\n"));
+    shop.run(&["send", "all.jsonl"]);
+    shop
 }
 
 /// Its address is taken too, and that is not what is wrong.
@@ -188,5 +249,6 @@ fn queue_shows_what_keeps_a_token_from_taking_over() {
       next step: check it
       token trouble, token (token_command): it is to be renewed, and is not; began AGE ago; the token in force ends at 2099-01-02T00:00:00Z
       next step: log in
+      rate: as fast as HubSpot answers: no limit is set for sends
     ");
 }

@@ -11,37 +11,125 @@ fn told(shop: &Shop, account: &str) -> String {
     shown.replace(&worker, "WORKER")
 }
 
+/// A worker that dispatches, whose sends wait for this.
+fn dispatching(wait: &str, full: &str) -> String {
+    format!(
+        r#""owner": true, "pauses": [],
+           "lanes": [{{"lane": "sends", "gate": "open", "waits_for": "{wait}"}}],
+           "quota": [{{"bucket": "send", "limit": 190, "window_s": 10.0, "used": 190{full}}}]"#
+    )
+}
+
 #[test]
-fn a_request_that_waits_is_told_what_for() {
+fn a_request_that_waits_is_told_what_its_lane_came_to() {
     let shop = Shop::new();
     shop.write("one.json", &request("order-1"));
     shop.run(&["send", "one.json"]);
-    let open =
-        r#""lanes": [{"lane": "sends", "gate": "open"}, {"lane": "results", "gate": "open"}]"#;
-    let dispatched = |used: u32| {
-        let quota =
-            format!(r#"{{"bucket": "send", "limit": 190, "window_s": 10.0, "used": {used}}}"#);
-        told(
-            &shop,
-            &format!(r#""owner": true, "pauses": [], {open}, "quota": [{quota}]"#),
+    let dispatched = |wait: &str, full: &str| told(&shop, &dispatching(wait, full));
+    insta::assert_snapshot!(dispatched("room", r#", "full": "window""#), @"
+    exit 0
+    --- stdout
+    order-1  queued
+      in the queue, or in a worker's hands
+      the window is full: 190 calls in 10 s (quota.send: 190 in 10 s)
+      its turn: a line of 1 of priority normal, and nothing more urgent: together about 1s
+    ");
+    let line = |wait: &str, full: &str| {
+        let shown = dispatched(wait, full);
+        shown.lines().nth(4).unwrap().trim().to_owned()
+    };
+    let told: Vec<String> = [
+        line("room", r#", "full": "pace""#),
+        line("room", r#", "full": "share", "share": 20"#),
+        line("room", r#", "full": "share", "share": 100, "told": 100"#),
+        line("room", r#", "full": "window", "is_learned": true"#),
+        line("room", r#", "full": "predecessor""#),
+        line("answer", ""),
+        line("one_by_one", ""),
+        line("lease", ""),
+        line("request", ""),
+    ]
+    .into();
+    insta::assert_snapshot!(told.join("\n"), @"
+    the window's calls are spread evenly, and the next one's turn is to come (quota.send: 190 in 10 s)
+    the window is full: 190 calls in 10 s (other apps call too and leave 20 of 190 in 10 s)
+    the window is full: 190 calls in 10 s (HubSpot tells of 100 in 10 s)
+    the window is full: 190 calls in 10 s (190 in 10 s, learned from what HubSpot bears)
+    the worker before may have used the window a moment ago: calls go as it comes free (quota.send: 190 in 10 s)
+    as many calls are in flight as may be: 0 (accounts.default.concurrency)
+    calls go one by one, since HubSpot refused one for a rolling limit and has taken none since
+    this worker's hold on the account is to be renewed
+    nothing holds its lane back: it goes out next
+    ");
+}
+
+#[test]
+fn its_turn_is_told_by_what_is_more_urgent() {
+    let shop = Shop::new();
+    let urgent = |id: &str, priority: &str| {
+        let request = request(id);
+        let dispatch = format!(r#", "dispatch": {{"priority": "{priority}"}}}}"#);
+        format!(
+            "{}{dispatch}",
+            request.trim_end().strip_suffix('}').unwrap()
         )
     };
-    insta::assert_snapshot!(dispatched(190), @"
+    let mut lines: Vec<String> = (0..38)
+        .map(|n| urgent(&format!("high-{n}"), "high"))
+        .collect();
+    lines.push(urgent("order-1", "low"));
+    shop.write("all.jsonl", &lines.join("\n"));
+    shop.run(&["send", "all.jsonl"]);
+    let open = dispatching("room", r#", "full": "pace""#);
+    insta::assert_snapshot!(told(&shop, &open), @"
     exit 0
     --- stdout
     order-1  queued
       in the queue, or in a worker's hands
-      the window is full: 190 of 190 calls in 10 s
-      to be sent: 1, about 1s at 19.0 a second (quota.send)
+      the window's calls are spread evenly, and the next one's turn is to come (quota.send: 190 in 10 s)
+      its turn: a line of 1 of priority low, behind 38 more urgent, which leave it a share of the turns: together about 3s
     ");
-    insta::assert_snapshot!(dispatched(7), @"
+    // Where the day is nearly spent, the less urgent ones wait.
+    let held = open.replace(
+        r#""pauses": []"#,
+        r#""pauses": [{"scope": "account", "reason": "daily", "lanes": [], "priorities": ["low"],
+                       "since": "2099-01-01T00:00:00Z", "until": "2099-01-02T00:00:00Z"}]"#,
+    );
+    insta::assert_snapshot!(told(&shop, &held), @"
     exit 0
     --- stdout
     order-1  queued
       in the queue, or in a worker's hands
-      nothing holds it back
-      to be sent: 1, about 1s at 19.0 a second (quota.send)
+      paused (account), daily, low sends alone: began 0s ago, ends 2099-01-02T00:00:00Z; nothing is lost
     ");
+}
+
+#[test]
+fn what_is_due_later_is_not_told_of_a_full_window() {
+    let shop = Shop::new();
+    let request = request("order-1");
+    let dispatch = r#", "dispatch": {"sendAt": "2099-01-01T08:00:00Z"}}"#;
+    let request = format!(
+        "{}{dispatch}",
+        request.trim_end().strip_suffix('}').unwrap()
+    );
+    shop.write("one.json", &request);
+    shop.run(&["send", "one.json"]);
+    let shown = told(&shop, &dispatching("room", r#", "full": "window""#));
+    insta::assert_snapshot!(shown, @"
+    exit 0
+    --- stdout
+    order-1  waiting
+      in the queue until 2099-01-01T08:00:00.000Z
+      nothing else holds it back until then
+    ");
+}
+
+#[test]
+fn a_request_of_a_held_lane_is_told_the_pause() {
+    let shop = Shop::new();
+    shop.write("one.json", &request("order-1"));
+    shop.run(&["send", "one.json"]);
     let paused = r#""owner": true, "quota": [],
         "lanes": [{"lane": "sends", "gate": "shut"}, {"lane": "results", "gate": "open"}],
         "pauses": [{"scope": "account", "reason": "daily", "lanes": ["results"],

@@ -1,0 +1,258 @@
+//! How fast an account's sends go, and why; how long what waits takes at that.
+//!
+//! All of it is what the worker itself last came to: the gate and the limit by which it dispatches, and
+//! what its lane of sends waits for.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::status::in_words;
+use crate::clock;
+use crate::config::Config;
+use crate::dispatch::Wait;
+use crate::message::{AccountName, Priority};
+use crate::queue::{Depth, Lane};
+use crate::quota::{Bucket, DAILY};
+use crate::status::{AccountStatus, GateStatus, QuotaStatus};
+
+/// The rate in force.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct Rate {
+    pub(super) account: AccountName,
+    /// Sends a second at the most, once nothing holds them back; `None` without a limit.
+    #[serde(rename = "limit_per_second")]
+    per_second: Option<f64>,
+    /// Whether sends go one after the other as that allows.
+    goes: bool,
+    /// The rate and whose it is, or what holds sends back.
+    pub(super) told: String,
+    /// What is to be sent, and how long that takes; `None` while nothing waits.
+    pub(super) drain: Option<Drain>,
+}
+
+/// What is to be sent.
+#[derive(Debug, PartialEq, Serialize)]
+pub(super) struct Drain {
+    waiting: u64,
+    /// Of priorities that are held back now, beside those.
+    held: u64,
+    /// How long those that wait take from the moment when nothing holds them back, where that is known.
+    seconds: Option<u64>,
+    /// How many of those the rest of the day has room for, where it has not for all.
+    today: Option<u64>,
+    pub(super) told: String,
+}
+
+/// How many requests of each priority wait to be sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Waiting([u64; Priority::ALL.len()]);
+
+impl Waiting {
+    pub(super) fn of(config: &Config, depths: &[Depth], account: &str) -> Self {
+        Self(Priority::ALL.map(|priority| {
+            let queue = format!("{}.send.{account}.{priority}", config.queue.prefix);
+            let lane = depths.iter().filter(|depth| depth.queue == queue);
+            lane.map(|depth| depth.messages).sum()
+        }))
+    }
+
+    /// Those of the priorities for which `takes` holds.
+    pub(super) fn count(&self, takes: impl Fn(Priority) -> bool) -> u64 {
+        let lanes = Priority::ALL.into_iter().zip(self.0);
+        let chosen = lanes.filter(|(priority, _)| takes(*priority));
+        chosen.map(|(_, count)| count).sum()
+    }
+}
+
+impl Rate {
+    /// Of an account that this worker dispatches.
+    pub(super) fn of(account: &AccountStatus, waiting: Waiting, now: Timestamp) -> Option<Self> {
+        if !account.owner {
+            return None;
+        }
+        let quota = account.quota_of(Bucket::Send.label());
+        let per_second = quota.map(|quota| to_f64(share(quota)) / quota.window_s);
+        let (goes, told) = match held_back(account) {
+            Some(held) => (false, held.to_owned()),
+            None => (true, limited(account, per_second)),
+        };
+        let mut rate = Self {
+            account: account.name.clone(),
+            per_second,
+            goes,
+            told,
+            drain: None,
+        };
+        let held = |priority| is_held(account, priority);
+        let waits = waiting.count(|priority| !held(priority));
+        rate.drain = rate.drain_of(account, waits, waiting.count(held), now);
+        Some(rate)
+    }
+
+    /// How long so many sends take, in words, where the rate tells.
+    pub(super) fn time_for(&self, sends: u64) -> Option<Duration> {
+        let per_second = self.per_second?;
+        Duration::try_from_secs_f64((to_f64(sends) / per_second).ceil()).ok()
+    }
+
+    /// For how long, from when.
+    pub(super) fn about(&self, time: Duration) -> String {
+        let about = format!("about {}", in_words(time));
+        if self.goes {
+            about
+        } else {
+            format!("{about} once nothing holds them back")
+        }
+    }
+
+    fn drain_of(
+        &self,
+        account: &AccountStatus,
+        waiting: u64,
+        held: u64,
+        now: Timestamp,
+    ) -> Option<Drain> {
+        if waiting + held == 0 {
+            return None;
+        }
+        let mut told = format!("to be sent: {waiting}");
+        let day = account.quota_of(DAILY).and_then(|day| Day::of(day, now));
+        let day = day.filter(|day| waiting > day.left);
+        let time = match &day {
+            Some(day) => self.over_days(waiting, day),
+            None => self.time_for(waiting),
+        };
+        let time = time.filter(|_| waiting > 0);
+        if let Some(time) = time {
+            told = format!("{told}, {}", self.about(time));
+        }
+        if let Some(day) = &day {
+            let (left, ends) = (day.left, day.ends);
+            told = format!(
+                "{told}: today's calls last for {left} of them, and the next day begins at {ends}"
+            );
+        }
+        if held > 0 {
+            told = format!("{told}; {held} more are held back by their priority");
+        }
+        Some(Drain {
+            waiting,
+            held,
+            seconds: time.map(|time| time.as_secs()),
+            today: day.map(|day| day.left),
+            told,
+        })
+    }
+
+    /// As [`Self::time_for`], where the rest of this day is not enough.
+    fn over_days(&self, sends: u64, day: &Day) -> Option<Duration> {
+        let later = sends.saturating_sub(day.left);
+        let whole_days = u32::try_from(later.saturating_sub(1) / day.limit).ok()?;
+        let last = later - u64::from(whole_days) * day.limit;
+        let days = Duration::from_hours(24).checked_mul(whole_days)?;
+        self.time_for(last)?
+            .checked_add(days)?
+            .checked_add(day.rest)
+    }
+}
+
+/// What of a day can be used yet.
+struct Day {
+    limit: u64,
+    left: u64,
+    ends: Timestamp,
+    rest: Duration,
+}
+
+impl Day {
+    /// `None` where the worker does not tell when it ends.
+    fn of(quota: &QuotaStatus, now: Timestamp) -> Option<Self> {
+        let ends = quota.ends?;
+        Some(Self {
+            limit: quota.limit.max(1),
+            left: quota.limit.saturating_sub(quota.used),
+            ends,
+            rest: clock::until(now, ends),
+        })
+    }
+}
+
+/// What of a limit is ours.
+fn share(quota: &QuotaStatus) -> u64 {
+    quota.share.unwrap_or(quota.limit)
+}
+
+/// What keeps sends from going at the rate of their limit.
+fn held_back(account: &AccountStatus) -> Option<&'static str> {
+    let gate = account.gate_of(Lane::Sends);
+    let is_shut = match gate {
+        Some(gate) => gate == GateStatus::Shut,
+        None => !account.pauses.is_empty(),
+    };
+    if is_shut {
+        return Some("no sends go out while that pause lasts");
+    }
+    if gate == Some(GateStatus::Trial) {
+        return Some("one request is let through, to see whether that is over");
+    }
+    match account.wait_of(Lane::Sends) {
+        Some(Wait::OneByOne) => Some(
+            "one send at a time: HubSpot refused one for a rolling limit, and has taken none since",
+        ),
+        Some(Wait::Lease) => Some("none: this worker's hold on the account is to be renewed"),
+        _ => None,
+    }
+}
+
+/// The rate and whose it is.
+fn limited(account: &AccountStatus, per_second: Option<f64>) -> String {
+    let told = match (account.quota_of(Bucket::Send.label()), per_second) {
+        (Some(quota), Some(rate)) => {
+            format!("at most {rate:.1} sends a second ({})", whose(quota))
+        }
+        _ => "as fast as HubSpot answers: no limit is set for sends".to_owned(),
+    };
+    match account.wait_of(Lane::Sends) {
+        Some(Wait::Answer) => {
+            format!(
+                "{told}; now all that accounts.{}.concurrency allows are in flight",
+                account.name
+            )
+        }
+        _ => told,
+    }
+}
+
+/// Where the limit in force comes from.
+pub(super) fn whose(quota: &QuotaStatus) -> String {
+    let QuotaStatus {
+        bucket,
+        limit,
+        window_s,
+        ..
+    } = quota;
+    let ours = share(quota);
+    match quota.told {
+        Some(told) if ours == told => format!("HubSpot tells of {told} in {window_s} s"),
+        _ if ours < *limit => {
+            format!("other apps call too and leave {ours} of {limit} in {window_s} s")
+        }
+        _ if quota.is_learned => {
+            format!("{limit} in {window_s} s, learned from what HubSpot bears")
+        }
+        _ => format!("quota.{bucket}: {limit} in {window_s} s"),
+    }
+}
+
+/// Whether sends of this priority are held back while others go.
+pub(super) fn is_held(account: &AccountStatus, priority: Priority) -> bool {
+    let mut pauses = account.pauses.iter();
+    pauses.any(|pause| pause.priorities.contains(&priority))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "told to a person")]
+fn to_f64(count: u64) -> f64 {
+    count as f64
+}
