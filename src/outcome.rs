@@ -193,11 +193,35 @@ impl Outcome {
         }
     }
 
+    /// Whether HubSpot answered the call, with whatever.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Accepted(_) => true,
+            Self::NotSent(failure) | Self::Unknown(failure) => failure.words.status.is_some(),
+        }
+    }
+
     #[must_use]
     pub fn words(&self) -> &Words {
         match self {
             Self::Accepted(accepted) => &accepted.words,
             Self::NotSent(failure) | Self::Unknown(failure) => &failure.words,
+        }
+    }
+}
+
+impl LookUp {
+    /// Whether HubSpot answered the call, with whatever.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Failed(failure) => failure.words.status.is_some(),
+            Self::Pending
+            | Self::Sent(_)
+            | Self::NotSent(_)
+            | Self::Unclear(_)
+            | Self::UnheardOf(_) => true,
         }
     }
 }

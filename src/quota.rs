@@ -10,7 +10,9 @@
 //! no sooner than it leaves and no later than its answer is heard. So a call counts while it is in
 //! flight, and then for a window from its answer on; but where the answer takes its time, from
 //! [`spread`] after it left. That is what two calls may arrive closer together than they left. A call
-//! that had to connect first left when its connection stood, at the latest.
+//! that had to connect first left when its connection stood, at the latest. Of a call that ends without
+//! an answer, and of one whose answer takes longer than HubSpot does (`STALLED_AFTER`), nobody knows:
+//! packets may have been lost until a moment ago, so it counts from its end.
 //! Where HubSpot refuses a call that fitted, the spread is widened for a while. Where its headers
 //! tell that more of the window is used than we have, others call too, and theirs is left to them.
 //!
@@ -41,6 +43,14 @@ use crate::provider::{PROBE_CALLS, RollingLimit};
 /// The most that two calls are taken to arrive closer together than they left, before HubSpot has
 /// taught otherwise.
 const SPREAD_MAX: Duration = Duration::from_millis(75);
+/// An answer that took longer than this may have been held up on the way, as by lost packets, and its call
+/// too. Of a shorter stall that cannot be told: what is held back for less may arrive closer together by so
+/// much.
+///
+/// Where HubSpot itself is that slow, a window's calls take the time of an answer longer. Of 190 calls in
+/// 10 s, 32 at a time, that costs a seventh at most, where answers take 1.7 s; from 2 s on the calls that
+/// may be in flight are what bounds the rate anyway.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
 /// By how much a wait for the next call ends late, on a machine that has time.
 const LATE: Duration = Duration::from_millis(4);
 /// How many tokens are in hand at most: one of a lane, and those of a probe.
@@ -251,8 +261,7 @@ impl Flight {
         self.left = Instant::now();
     }
 
-    /// Its answer is heard, or it is known that there is none. `connected` is when the connection stood for
-    /// which it may have had to wait.
+    /// Its answer is heard. `connected` is when the connection stood for which it may have had to wait.
     pub fn heard(mut self, connected: Option<Instant>) {
         self.on_its_way = Some(connected.map_or(self.left, |stood| stood.max(self.left)));
     }

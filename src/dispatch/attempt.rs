@@ -193,8 +193,9 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         } = ready;
         let send_id = request.id.generation(story.generation);
         let called = Instant::now();
+        let sending = self.provider.send(&request, &send_id);
         let outcome = self
-            .guarded(self.provider.send(&request, &send_id), seat.flight.take())
+            .guarded(sending, seat.flight.take(), Outcome::is_answer)
             .await
             .unwrap_or_else(Outcome::Unknown);
         let now = self.clock.now();
@@ -252,13 +253,14 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         drop(seat.permit);
     }
 
-    /// One call, which begins now. A panic in it is our bug, and no reason to lose the message from
-    /// sight.
+    /// One call, which begins now. Where it ends without an answer, nobody knows when it arrived. A panic in
+    /// it is our bug, and no reason to lose the message from sight.
     #[expect(clippy::result_large_err, reason = "a verdict, once for each call")]
     pub(super) fn guarded<T>(
         &self,
         call: impl Future<Output = T>,
         mut flight: Option<Flight>,
+        is_answer: fn(&T) -> bool,
     ) -> impl Future<Output = Result<T, Failure>> {
         self.flying(1);
         if let Some(flight) = &mut flight {
@@ -270,6 +272,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             .catch_unwind()
             .map(move |answer| {
                 if let Some(flight) = flight
+                    && answer.as_ref().is_ok_and(is_answer)
                     && departure.is_known()
                 {
                     flight.heard(departure.connected());

@@ -51,7 +51,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let called = Instant::now();
         let looking = self.provider.look_up(&follow_up.status_id);
         let look_up = self
-            .guarded(looking, seat.flight.take())
+            .guarded(looking, seat.flight.take(), LookUp::is_answer)
             .await
             .unwrap_or_else(LookUp::Failed);
         let took = called.elapsed();

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::STALLED_AFTER;
 use crate::config::AdaptiveConfig;
 
 /// What a limit grows to in one round where nothing is known to be near.
@@ -71,6 +72,8 @@ struct Round {
     failures: u32,
     answers: u32,
     waited: Duration,
+    /// By how much longer its calls count, for answers that may have been held up.
+    longer: Duration,
 }
 
 impl Adaptive {
@@ -106,6 +109,9 @@ impl Adaptive {
     pub(super) fn answered(&mut self, took: Duration) {
         self.round.answers += 1;
         self.round.waited += took;
+        if took > STALLED_AFTER {
+            self.round.longer += took;
+        }
     }
 
     /// HubSpot failed over a call, or did not answer it.
@@ -153,7 +159,7 @@ impl Adaptive {
             self.pushed_back(self.limit, now);
             return;
         }
-        let calls = f64::from(round.calls) / time.div_duration_f64(self.window);
+        let calls = (self.window * round.calls + round.longer).div_duration_f64(time);
         if calls >= self.limit * BUSY {
             self.climb();
         }

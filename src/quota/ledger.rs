@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::IN_HAND_MAX;
+use super::{IN_HAND_MAX, STALLED_AFTER};
 use crate::provider::RollingLimit;
 
 /// How long a wider spread is remembered that HubSpot's refusals taught.
@@ -59,10 +59,11 @@ impl Ledger {
         self.in_flight += 1;
     }
 
-    /// A call has ended `now`: it arrived before that, and no later than the spread after it was on its
-    /// way, where that is known.
+    /// A call has ended `now`: it arrived before that. Where it is known when it was on its way, it was no
+    /// later than the spread after that, unless it was held up.
     pub(super) fn ends(&mut self, on_its_way: Option<Instant>, now: Instant) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        let on_its_way = on_its_way.filter(|at| *at + STALLED_AFTER >= now);
         let arrived = on_its_way.map_or(now, |at| now.min(at + self.spread(now)));
         self.ended.push(Reverse(arrived + self.window));
     }

@@ -30,6 +30,8 @@ enum Bears {
     Latency(u32),
     /// All of it; but after a minute answers take five times as long.
     AnythingSlowly,
+    /// All of it, with answers that take so long that they may have been held up.
+    AnythingLate,
     Anything,
 }
 
@@ -80,6 +82,7 @@ impl HubSpot {
             }
             Bears::Failures(most) if calls > most && calls.is_multiple_of(3) => limiter.failed(),
             Bears::AnythingSlowly if self.began.elapsed() > Duration::from_mins(1) => latency *= 5,
+            Bears::AnythingLate => latency = Duration::from_secs(2),
             Bears::Latency(most) => latency *= 1 + calls.saturating_sub(most) / 10,
             Bears::Limit(_) | Bears::Failures(_) | Bears::Anything | Bears::AnythingSlowly => {}
         }
@@ -198,4 +201,17 @@ fn pushes_where_it_cannot_fall_further_do_not_slow_the_way_back() {
 #[test]
 fn it_climbs_to_its_ceiling_and_stays_there() {
     settles_at(Bears::Anything, RANGE.ceiling..=RANGE.ceiling, 0);
+}
+
+#[test]
+fn it_climbs_where_answers_take_so_long_that_calls_count_from_them() {
+    runtime().block_on(async {
+        let range = AdaptiveConfig {
+            ceiling: 400,
+            ..RANGE
+        };
+        let (hubspot, limiter) = (HubSpot::new(Bears::AnythingLate), limiter(range));
+        hubspot.backlog(&limiter, Duration::from_mins(5)).await;
+        assert_eq!(limiter.used().unwrap().config.limit, 400);
+    });
 }

@@ -36,7 +36,7 @@ proptest! {
 
     #[test]
     fn a_successor_that_knows_of_bursts_never_breaks_the_window(
-        (config, fares) in world(true),
+        (config, fares) in world(false),
         switches in prop::collection::vec(0_u64..20_000, 1..12),
         at in 0.0..1.0_f64,
     ) {

@@ -73,6 +73,45 @@ async fn an_account_that_accepts_and_then_stops_all_mail_is_not_hammered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_without_an_answer_counts_from_its_end() {
+    let silence = || failure(FailureClass::Permanent, Scope::Message, None);
+    let window = Some(WindowConfig {
+        limit: 100,
+        window: Duration::from_secs(10),
+    });
+    let limited = Settings {
+        quota: QuotaConfig {
+            send: window,
+            api: window,
+            ..QuotaConfig::default()
+        },
+        ..settings()
+    };
+    for (is_answered, counted) in [(true, [0, 0]), (false, [1, 2])] {
+        let mut hubspot = Scripted::new(move |id, _, _| match id {
+            "m-1" if !is_answered => Outcome::Unknown(silence()),
+            _ => accepted(id),
+        });
+        hubspot.latency = Duration::from_millis(500);
+        hubspot.results = Box::new(move |_, _| {
+            if is_answered {
+                LookUp::Sent(Words::default())
+            } else {
+                LookUp::Failed(silence())
+            }
+        });
+        let world = start(hubspot, limited.clone(), 2).await;
+        let calls = |nth: usize| world.account.quota()[nth].1.unwrap().calls;
+        tokio::time::sleep(Duration::from_millis(10_250)).await;
+        let sends = calls(0);
+        // Of the look-ups, the first goes out 2 s after the answer to the send.
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        assert_eq!([sends, calls(1)], counted);
+        world.end().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outage_is_over_when_hubspot_answers_be_it_with_a_refusal() {
     let mut hubspot = Scripted::new(|_, _, at| {
         if at < 5 * MINUTE {
