@@ -87,11 +87,11 @@ impl Ledger {
         self.learnt = Some((wider, now));
     }
 
-    /// HubSpot told how much of the window is used, by whomever. What is more than ours, but for
-    /// calls that it still counted and we do not, are others'.
-    pub(super) fn heed(&mut self, limit: RollingLimit, now: Instant) {
+    /// HubSpot told how much of the window is used, by whomever. What is more than ours and those of the
+    /// one `before`, but for calls that it still counted and we do not, are others'.
+    pub(super) fn heed(&mut self, limit: RollingLimit, before: usize, now: Instant) {
         let (max, remaining) = (limit.max as usize, limit.remaining as usize);
-        let ours = self.calls(now) + 1 + max / COUNTED_LONGER;
+        let ours = self.calls(now) + before + 1 + max / COUNTED_LONGER;
         let calls = max.saturating_sub(remaining).saturating_sub(ours);
         // They need not call as evenly as we do.
         let margin = if calls > 0 {

@@ -398,6 +398,26 @@ async fn what_others_use_is_left_to_them_for_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_predecessor_used_is_not_others() {
+    let config = window(190, 10_000);
+    let limiter = Arc::new(RateLimiter::new(Some(config), Start::Spent));
+    let told = |used: u32| RollingLimit {
+        max: 190,
+        remaining: 190 - used,
+        window: config.window,
+    };
+    for _ in 0..4 {
+        drop(limiter.spend(limiter.token().await));
+        limiter.heed(told(188));
+        assert_eq!(limiter.used().unwrap().share, 190);
+    }
+    // By then its calls are gone. A few of these may be ours, 4 of 60 here; and 24 are margin.
+    tokio::time::sleep(config.window * 2).await;
+    limiter.heed(told(60));
+    assert_eq!(limiter.used().unwrap().share, 110);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_probe_goes_beside_an_idle_lane_where_others_use_all() {
     let config = window(10, 1_000);
     let limiter = Arc::new(RateLimiter::new(Some(config), Start::Empty));

@@ -223,7 +223,8 @@ impl Window {
     /// learned, since HubSpot's count may be of other calls then.
     pub(super) fn heed(&self, limit: RollingLimit, now: Instant) {
         if limit.window == self.config.window && !self.is_adaptive {
-            self.lock().ledger.heed(limit, now);
+            let before = self.calls_before(now);
+            self.lock().ledger.heed(limit, before, now);
             self.changed.notify_waiters();
         }
     }
