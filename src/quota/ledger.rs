@@ -81,8 +81,12 @@ impl Ledger {
         self.ended.peek().map(|Reverse(until)| *until)
     }
 
-    /// HubSpot refused a call that fitted: calls arrive further apart from how they left.
+    /// HubSpot refused a call that fitted: calls arrive further apart from how they left. What else is
+    /// refused within a window of that tells the same: all that was under way may be.
     pub(super) fn refused(&mut self, now: Instant) {
+        if self.learnt.is_some_and(|(_, at)| now < at + self.window) {
+            return;
+        }
         let wider = (self.spread(now) * 2).min(self.window / 4);
         self.learnt = Some((wider, now));
     }

@@ -329,10 +329,16 @@ async fn a_refusal_widens_the_spread_for_a_while() {
         left.elapsed()
     };
     let usual = next().await;
-    limiter.refused();
-    assert_eq!(next().await, usual + spread(Duration::from_secs(4)));
+    let event = || (0..6).for_each(|_| limiter.refused());
+    event();
+    assert_eq!(
+        next().await,
+        usual + spread(Duration::from_secs(4)),
+        "one event widens it once"
+    );
     for _ in 0..10 {
-        limiter.refused();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        event();
     }
     assert_eq!(next().await, Duration::from_secs(5), "a quarter at most");
     tokio::time::sleep(Duration::from_mins(10)).await;
