@@ -160,7 +160,8 @@ impl Adaptive {
             return;
         }
         let calls = (self.window * round.calls + round.longer).div_duration_f64(time);
-        if calls >= self.limit * BUSY {
+        // Of a low limit, what is left beyond the whole calls would pass for calls that were not made.
+        if calls >= f64::from(self.limit()) * BUSY {
             self.climb();
         }
     }

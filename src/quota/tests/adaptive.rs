@@ -204,6 +204,29 @@ fn it_climbs_to_its_ceiling_and_stays_there() {
 }
 
 #[test]
+fn it_climbs_from_any_fraction_of_a_low_limit() {
+    let range = AdaptiveConfig {
+        floor: 1,
+        ceiling: 400,
+    };
+    // It falls to four fifths of where it began.
+    for first in 1..20 {
+        let mut at = Instant::now();
+        let mut adaptive = Adaptive::new(range, first, CONFIG.window);
+        adaptive.refused(first as usize, at);
+        for _ in 0..200 {
+            for _ in 0..adaptive.limit() {
+                adaptive.leaves(at);
+            }
+            at += CONFIG.window;
+            adaptive.look(at);
+        }
+        let limit = adaptive.limit();
+        assert!(limit > first, "from {first} to {limit}");
+    }
+}
+
+#[test]
 fn it_climbs_where_answers_take_so_long_that_calls_count_from_them() {
     runtime().block_on(async {
         let range = AdaptiveConfig {
