@@ -1,9 +1,11 @@
 //! The dispatcher on the paused clock: the memory queue on one side, a scripted HubSpot on the
 //! other. Each test is one story.
 
+mod answers;
 mod doubt;
 mod environments;
 mod journal;
+mod limits;
 mod overheard;
 mod pauses;
 mod trouble;

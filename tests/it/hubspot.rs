@@ -22,7 +22,7 @@ const TOKEN: &str = "pat-eu1-11111111-2222-3333-4444-555555555555";
 const ACCEPTED: &str =
     r#"{"requestedAt":"2026-11-22T08:00:00Z","statusId":"abc-_w==","status":"PENDING"}"#;
 
-fn config(base_url: &str) -> AccountConfig {
+pub(super) fn config(base_url: &str) -> AccountConfig {
     AccountConfig {
         token: TokenSource::Given(TOKEN.into()),
         next_token: TokenSource::Missing,

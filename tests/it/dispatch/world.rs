@@ -26,10 +26,17 @@ use tokio_util::sync::CancellationToken;
 use super::overheard::Overheard;
 
 /// One call that reached the scripted HubSpot.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Call {
     pub(super) at: Duration,
     pub(super) send_id: String,
+}
+
+/// One look-up that did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LookedUp {
+    pub(super) at: Duration,
+    pub(super) status_id: String,
 }
 
 pub(super) type Results = dyn Fn(&str, usize) -> LookUp + Send + Sync;
@@ -48,7 +55,9 @@ pub(super) struct Scripted {
     pub(super) probe_latency: Duration,
     pub(super) limits: RateLimits,
     calls: Mutex<Vec<Call>>,
-    look_ups: Mutex<BTreeMap<String, usize>>,
+    tries: Mutex<BTreeMap<String, usize>>,
+    look_ups: Mutex<Vec<LookedUp>>,
+    asked: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Scripted {
@@ -65,7 +74,9 @@ impl Scripted {
             probe_latency: Duration::ZERO,
             limits: RateLimits::default(),
             calls: Mutex::default(),
+            tries: Mutex::default(),
             look_ups: Mutex::default(),
+            asked: Mutex::default(),
         }
     }
 
@@ -73,12 +84,22 @@ impl Scripted {
         self.calls.lock().unwrap().clone()
     }
 
-    pub(super) fn tries(&self, send_id: &str) -> usize {
-        self.calls()
-            .iter()
-            .filter(|call| call.send_id == send_id)
-            .count()
+    pub(super) fn look_ups(&self) -> Vec<LookedUp> {
+        self.look_ups.lock().unwrap().clone()
     }
+
+    pub(super) fn tries(&self, send_id: &str) -> usize {
+        let tries = self.tries.lock().unwrap();
+        tries.get(send_id).copied().unwrap_or_default()
+    }
+}
+
+/// The number of this one among those of its name.
+fn counted(of: &Mutex<BTreeMap<String, usize>>, name: &str) -> usize {
+    let mut of = of.lock().unwrap();
+    let nth = of.entry(name.to_owned()).or_default();
+    *nth += 1;
+    *nth
 }
 
 #[derive(Clone)]
@@ -87,14 +108,14 @@ pub(super) struct Shared(pub(super) Arc<Scripted>);
 impl Provider for Shared {
     async fn send(&self, _: &SendRequest, send_id: &str) -> Outcome {
         let at = self.0.origin.elapsed();
-        let (nth, number) = {
+        let nth = counted(&self.0.tries, send_id);
+        let number = {
             let mut calls = self.0.calls.lock().unwrap();
             calls.push(Call {
                 at,
                 send_id: send_id.to_owned(),
             });
-            let nth = calls.iter().filter(|call| call.send_id == send_id).count();
-            (nth, calls.len() as u64)
+            calls.len() as u64
         };
         let latency = self.0.latency_of.as_ref();
         tokio::time::sleep(latency.map_or(self.0.latency, |of| of(number))).await;
@@ -102,12 +123,11 @@ impl Provider for Shared {
     }
 
     async fn look_up(&self, status_id: &str) -> LookUp {
-        let nth = {
-            let mut look_ups = self.0.look_ups.lock().unwrap();
-            let nth = look_ups.entry(status_id.to_owned()).or_default();
-            *nth += 1;
-            *nth
-        };
+        let nth = counted(&self.0.asked, status_id);
+        self.0.look_ups.lock().unwrap().push(LookedUp {
+            at: self.0.origin.elapsed(),
+            status_id: status_id.to_owned(),
+        });
         tokio::time::sleep(self.0.latency).await;
         (self.0.results)(status_id, nth)
     }

@@ -1,0 +1,140 @@
+//! HubSpot's limits: what a 429 holds back, for how long, and what it does not touch.
+
+use std::time::Duration;
+
+use postrider::config::{QuotaConfig, WindowConfig};
+use postrider::dispatch::Settings;
+use postrider::outcome::{LookUp, Words};
+use postrider::queue::Queue;
+
+use super::HOUR;
+use super::answers::{over_limit, to_a_look_up, to_a_send};
+use super::world::{Scripted, World, accepted, parcel, settings, start};
+
+/// What a 429 asks for here: another time than is waited where it asks for none.
+const RETRY_AFTER: u64 = 3;
+/// From when and until when HubSpot refuses.
+const REFUSES: std::ops::Range<Duration> = Duration::from_secs(20)..Duration::from_secs(80);
+
+/// Ten sends a second, evenly.
+fn ten_a_second() -> Settings {
+    Settings {
+        quota: QuotaConfig {
+            send: Some(WindowConfig {
+                limit: 100,
+                window: Duration::from_secs(10),
+            }),
+            ..QuotaConfig::default()
+        },
+        ..settings()
+    }
+}
+
+/// While HubSpot refuses, one call goes out whenever that is over which it asks for, and no other.
+fn assert_asked_again(at: &[Duration]) {
+    let during = at.iter().copied().filter(|at| REFUSES.contains(at));
+    let during: Vec<_> = during.collect();
+    let waits: Vec<_> = during
+        .windows(2)
+        .map(|it| it[1].saturating_sub(it[0]))
+        .collect();
+    // And for as long as an answer takes.
+    let wait = Duration::from_secs(RETRY_AFTER);
+    let waits_so_long = wait..wait + Duration::from_millis(50);
+    let are_right = waits.iter().all(|it| waits_so_long.contains(it));
+    assert!(are_right && waits.len() >= 18, "{during:?}");
+}
+
+/// A world whose look-ups are answered 429 for a minute, or not.
+async fn with_look_ups_refused(refused: bool) -> World {
+    let mut hubspot = Scripted::new(|id, _, _| accepted(id));
+    let origin = hubspot.origin;
+    hubspot.results = Box::new(move |_, _| {
+        // When it was asked.
+        let at = origin.elapsed().saturating_sub(Duration::from_millis(30));
+        if refused && REFUSES.contains(&at) {
+            to_a_look_up(over_limit(Some(RETRY_AFTER)))
+        } else {
+            LookUp::Sent(Words::default())
+        }
+    });
+    let world = start(hubspot, ten_a_second(), 1_000).await;
+    world.drained(HOUR).await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn look_ups_that_are_refused_delay_no_send() {
+    let (calm, refused) = (
+        with_look_ups_refused(false).await,
+        with_look_ups_refused(true).await,
+    );
+    let sends = refused.hubspot.calls();
+    assert_eq!(sends.len(), 1_000);
+    assert!(sends.last().unwrap().at < Duration::from_secs(101));
+    assert_eq!(sends, calm.hubspot.calls(), "each at the very same time");
+    let look_ups = refused.hubspot.look_ups();
+    assert_asked_again(&look_ups.iter().map(|it| it.at).collect::<Vec<_>>());
+    let last = look_ups.last().unwrap().at;
+    assert!(
+        last < Duration::from_secs(105),
+        "full speed again: {last:?}"
+    );
+    for world in [calm, refused] {
+        assert!(world.dead().is_empty());
+        let sent = "postrider_results_total{account=\"default\",result=\"sent\"}";
+        assert_eq!(world.metric(sent), 1_000);
+        world.end().await;
+    }
+}
+
+/// A world in which sends are answered 429 for a minute, or not. Of the 150 that went out before, most
+/// are pending still.
+async fn with_sends_refused(refused: bool) -> World {
+    let mut hubspot = Scripted::new(move |id, _, at| {
+        if refused && REFUSES.contains(&at) {
+            to_a_send(over_limit(Some(RETRY_AFTER)))
+        } else {
+            accepted(id)
+        }
+    });
+    hubspot.results = Box::new(|_, nth| match nth {
+        1..=3 => LookUp::Pending,
+        _ => LookUp::Sent(Words::default()),
+    });
+    let world = start(hubspot, ten_a_second(), 150).await;
+    tokio::time::sleep(REFUSES.start).await;
+    world.queue.publish(parcel("late", "")).await.unwrap();
+    world.drained(HOUR).await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn sends_that_are_refused_delay_no_look_up() {
+    let (calm, refused) = (
+        with_sends_refused(false).await,
+        with_sends_refused(true).await,
+    );
+    let look_ups = |world: &World| {
+        let mut look_ups = world.hubspot.look_ups();
+        look_ups.retain(|look_up| look_up.status_id != "status-of-late");
+        look_ups
+    };
+    assert_eq!(
+        look_ups(&refused),
+        look_ups(&calm),
+        "each at the very same time"
+    );
+    let late: Vec<_> = (refused.hubspot.calls().iter())
+        .filter(|call| call.send_id == "late")
+        .map(|call| call.at)
+        .collect();
+    assert_asked_again(&late);
+    assert!(late.len() > 12, "more often than a request has attempts");
+    for (world, refusals) in [(calm, 0), (refused, late.len() as u64 - 1)] {
+        assert!(world.dead().is_empty());
+        let throttled = "postrider_attempts_total{account=\"default\",outcome=\"throttled\"}";
+        assert_eq!(world.metric(throttled), refusals);
+        world.end().await;
+    }
+}
