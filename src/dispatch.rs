@@ -182,7 +182,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let term = stop.child_token();
         let calls = TaskTracker::new();
         let guard = lease.clone();
-        self.hold_until_proven();
+        self.hold_until_proven(Words::default());
         self.resume_day(&lease);
         let ending = async {
             let lost = async {

@@ -255,13 +255,29 @@ impl Pauses {
         ends.chain([next]).max()
     }
 
-    /// Notes that a probe was made: the next one comes later.
-    pub fn probed(&self) {
+    /// Notes that a probe was made: the next one comes later, and no sooner than HubSpot asks where it
+    /// `refused` the probe for a rolling limit. That tells nothing of the trouble. What waits for the
+    /// first proof has no trouble but that: it is asked about as soon as the limit lets it be.
+    pub fn probed(&self, refused: Option<Duration>) {
         let now = Instant::now();
+        let asked = refused.map(|wait| wait.min(PROBE_MAX));
         for pause in self.lock().iter_mut().filter(|pause| pause.ends.is_none()) {
-            pause.probes += 1;
-            let wait = PROBE_FIRST * 2_u32.saturating_pow(pause.probes.min(6));
-            pause.next_probe = now + wait.min(PROBE_MAX);
+            let wait = match (pause.reason, asked) {
+                (PauseReason::Unproven, Some(asked)) => asked,
+                (_, asked) => {
+                    pause.probes += 1;
+                    let wait = PROBE_FIRST * 2_u32.saturating_pow(pause.probes.min(6));
+                    wait.min(PROBE_MAX).max(asked.unwrap_or_default())
+                }
+            };
+            pause.next_probe = now + wait;
+        }
+    }
+
+    /// What is known by now of why it is paused, where it is for this reason.
+    pub fn tell(&self, reason: PauseReason, words: &Words) {
+        for pause in self.lock().iter_mut().filter(|it| it.reason == reason) {
+            pause.words = words.clone();
         }
     }
 

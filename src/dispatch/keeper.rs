@@ -4,6 +4,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use tokio::time::Instant;
@@ -11,23 +12,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Dispatcher, sleep_until};
 use crate::metrics::Operation;
-use crate::outcome::{PauseReason, Scope, Words};
+use crate::outcome::{Failure, FailureClass, PauseReason, Scope, Words};
 use crate::pause::Covers;
 use crate::provider::{PROBE_CALLS, Probe, Provider};
 use crate::queue::{Lane, Queue};
 use crate::quota::RateLimiter;
+use crate::retry::throttled_wait;
 
 impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     /// Holds everything back until the token is proven, as far as HubSpot lets it be proven.
-    pub(super) fn hold_until_proven(&self) {
-        let now = self.clock.now();
-        self.account.pauses.begin(
-            PauseReason::Unproven,
-            Covers::Both,
-            now,
-            None,
-            Words::default(),
-        );
+    pub(super) fn hold_until_proven(&self, words: Words) {
+        let (now, pauses) = (self.clock.now(), &self.account.pauses);
+        pauses.begin(PauseReason::Unproven, Covers::Both, now, None, words);
     }
 
     /// Probes once at the start, on suspicion, when another token stands ready, and while something
@@ -107,11 +103,11 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         if probe == Probe::Kept {
             return false;
         }
-        self.account.pauses.probed();
+        self.account.pauses.probed(limited(&probe));
         match probe {
             Probe::Open(_) => self.opened(),
             Probe::Wrong(_, problem) => {
-                self.hold_until_proven();
+                self.hold_until_proven(ours(problem.clone()));
                 tracing::error!(
                     account = %self.account.name, problem,
                     hint = "correct the token, or what accounts.NAME pins; nothing is sent meanwhile",
@@ -120,11 +116,15 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             }
             Probe::Shut(failure) => {
                 self.heed(&failure, Lane::Sends, now);
-                self.proven_enough("HubSpot says what is wrong with the token");
+                self.proven_enough("HubSpot says what is wrong with the token", &failure);
             }
             Probe::Kept => {}
             Probe::Inconclusive(failure) => {
-                self.proven_enough("HubSpot does not say more of the token");
+                self.proven_enough("HubSpot does not say more of the token", &failure);
+                if failure.class == FailureClass::Throttled {
+                    // A probe counts where look-ups do.
+                    self.heed(&failure, Lane::Results, now);
+                }
                 let down = failure.scope == Scope::Provider;
                 if down && self.storm().is_suspect() {
                     self.hold(PauseReason::Outage, &failure, Lane::Sends, now);
@@ -152,12 +152,40 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         pauses.allow_trial(|_| true);
     }
 
-    /// A pinned account has to be proven. Any other goes on as far as its other pauses let it.
-    fn proven_enough(&self, why: &str) {
-        if !self.settings.pinned {
-            let pauses = &self.account.pauses;
+    /// A pinned account has to be proven, and tells why it is not. Any other goes on as far as its other
+    /// pauses let it.
+    fn proven_enough(&self, why: &str, failure: &Failure) {
+        let pauses = &self.account.pauses;
+        if self.settings.pinned {
+            let words = &failure.words;
+            let is_told = words.message.is_some() || words.status.is_some();
+            let hint = (!is_told).then(|| ours(failure.hint.clone()));
+            pauses.tell(PauseReason::Unproven, hint.as_ref().unwrap_or(words));
+        } else {
             let ended = pauses.end(|pause| pause.reason == PauseReason::Unproven);
             self.ended(&ended, why);
         }
+    }
+}
+
+/// For how long HubSpot is to be left alone, where it refused a probe for a rolling limit.
+fn limited(probe: &Probe) -> Option<Duration> {
+    match probe {
+        Probe::Inconclusive(failure) if failure.class == FailureClass::Throttled => {
+            Some(throttled_wait(failure))
+        }
+        Probe::Inconclusive(_)
+        | Probe::Open(_)
+        | Probe::Wrong(..)
+        | Probe::Shut(_)
+        | Probe::Kept => None,
+    }
+}
+
+/// Words of ours and not of HubSpot's.
+fn ours(message: String) -> Words {
+    Words {
+        message: Some(message),
+        ..Words::default()
     }
 }

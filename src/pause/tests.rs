@@ -74,9 +74,32 @@ async fn probes_come_later_and_later_also_through_renewals() {
         let next = pauses.next_probe().unwrap();
         waits.push(next.saturating_duration_since(Instant::now()).as_secs());
         tokio::time::sleep_until(next).await;
-        pauses.probed();
+        pauses.probed(None);
     }
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_a_limit_refused_comes_again_when_that_is_over() {
+    let seconds = Duration::from_secs;
+    for (reason, refused, expected) in [
+        (PauseReason::Unproven, seconds(3), [3, 3, 3, 3, 3, 3, 3]),
+        (PauseReason::Unproven, seconds(600), [60; 7]),
+        (
+            PauseReason::Outage,
+            seconds(10),
+            [10, 10, 10, 16, 32, 60, 60],
+        ),
+    ] {
+        let pauses = Pauses::default();
+        begin(&pauses, reason, Covers::Both, None);
+        let waits = expected.map(|_| {
+            pauses.probed(Some(refused));
+            let next = pauses.next_probe().unwrap();
+            next.saturating_duration_since(Instant::now()).as_secs()
+        });
+        assert_eq!(waits, expected, "{reason:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,6 +17,8 @@ use crate::provider::{Fit, Pinned, Portal, Probe};
 const TRANSACTIONAL_SCOPES: [&str; 2] = ["transactional-email", "transactional-email-api"];
 const MARKETING_SCOPES: [&str; 2] = ["marketing-email", "marketing-email-api"];
 
+/// A limit was met: the question was not looked at.
+const LIMITED: u16 = 429;
 /// Of HubSpot's words about a token that are repeated in the log.
 const WHY_CHARS_MAX: usize = 200;
 
@@ -34,6 +36,11 @@ pub(super) fn probe(
     match pinned.fit(&portal) {
         Fit::Fits => Probe::Open(portal),
         Fit::Differs(problem) => Probe::Wrong(portal, problem),
+        // It may be told as soon as HubSpot's limit lets it be.
+        Fit::Untold if status(details) == LIMITED => Probe::Inconclusive(failure(details, now)),
+        Fit::Untold if status(token_info) == LIMITED => {
+            Probe::Inconclusive(failure(token_info, now))
+        }
         Fit::Untold => Probe::Inconclusive(untold(pinned, details, token_info)),
     }
 }
@@ -90,7 +97,7 @@ fn heard(api: Api, details: &Heard, token_info: &Heard, now: Timestamp) -> Probe
         [401, 401 | 404] => Probe::Shut(failure(details, now)),
         [404, 401] => Probe::Shut(failure(token_info, now)),
         // The one that may be better another time, or else the one that knows the token.
-        [401 | 404, _] => Probe::Inconclusive(failure(token_info, now)),
+        [401 | 404, _] | [403, LIMITED] => Probe::Inconclusive(failure(token_info, now)),
         _ => Probe::Inconclusive(failure(details, now)),
     }
 }
@@ -279,6 +286,10 @@ mod tests {
             (code(401), code(500), "inconclusive 500"),
             (code(404), code(500), "inconclusive 500"),
             (code(503), code(401), "inconclusive 503"),
+            (code(429), known(), "open"),
+            (good(), code(429), "open"),
+            (code(403), code(429), "inconclusive 429"),
+            (code(429), code(401), "inconclusive 429"),
             (code(200), code(404), "inconclusive 200"),
             (silent(), silent(), "inconclusive"),
             (code(401), silent(), "inconclusive"),
@@ -355,6 +366,7 @@ mod tests {
         let details = || answer(200, DETAILS);
         let known = || answer(200, TOKEN_INFO);
         let lost = || answer(404, "");
+        let limited = || answer(429, "");
         let pin = |portal_id: Option<u64>, kind: Option<&str>| Pinned {
             portal_id,
             account_type: kind.map(str::to_owned),
@@ -381,6 +393,14 @@ mod tests {
             ),
             (pin(Some(1234), None), answer(200, "{}"), lost(), "unproven"),
             (pin(Some(1234), None), lost(), lost(), "inconclusive"),
+            (pin(None, Some("STANDARD")), limited(), known(), "limited"),
+            (pin(Some(1234), None), limited(), known(), "open"),
+            (
+                pin(Some(1234), None),
+                answer(200, "{}"),
+                limited(),
+                "limited",
+            ),
         ] {
             let api = Api::Transactional;
             let found = match probe((api, &pinned), &details, &token_info, Timestamp::UNIX_EPOCH) {
@@ -388,6 +408,7 @@ mod tests {
                 Probe::Wrong(..) => "wrong",
                 Probe::Inconclusive(failure) => match failure.pause {
                     Some(PauseReason::Unproven) => "unproven",
+                    Some(PauseReason::Throttled) => "limited",
                     _ => "inconclusive",
                 },
                 Probe::Shut(_) | Probe::Kept => "other",

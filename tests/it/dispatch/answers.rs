@@ -5,8 +5,8 @@ use postrider::clock::Clock;
 use postrider::config::AccountConfig;
 use postrider::message::{AccountName, SendRequest};
 use postrider::outcome::{LookUp, Outcome};
-use postrider::provider::Provider;
 use postrider::provider::hubspot::{Answer, Call, Heard, HubSpot, Transport};
+use postrider::provider::{Probe, Provider};
 
 use crate::hubspot::config;
 
@@ -38,6 +38,15 @@ pub(super) fn to_a_send(answer: Answer) -> Outcome {
 pub(super) fn to_a_look_up(answer: Answer) -> LookUp {
     let hubspot = over(answer, &config("https://hubspot.test"));
     hubspot.look_up("status-1").now_or_never().unwrap()
+}
+
+/// Of an account whose portal is pinned.
+pub(super) fn to_a_probe(answer: Answer) -> Probe {
+    let pinned = AccountConfig {
+        portal_id: Some(1234),
+        ..config("https://hubspot.test")
+    };
+    over(answer, &pinned).probe().now_or_never().unwrap()
 }
 
 fn over(answer: Answer, config: &AccountConfig) -> HubSpot<Always> {

@@ -1,14 +1,17 @@
 //! HubSpot's limits: what a 429 holds back, for how long, and what it does not touch.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postrider::config::{QuotaConfig, WindowConfig};
 use postrider::dispatch::Settings;
-use postrider::outcome::{LookUp, Words};
+use postrider::outcome::{LookUp, PauseReason, Words};
+use postrider::pause::Covers;
+use postrider::provider::{Portal, Probe, RateLimits, RollingLimit};
 use postrider::queue::Queue;
 
 use super::HOUR;
-use super::answers::{over_limit, to_a_look_up, to_a_send};
+use super::answers::{over_limit, to_a_look_up, to_a_probe, to_a_send};
 use super::world::{Scripted, World, accepted, parcel, settings, start};
 
 /// What a 429 asks for here: another time than is waited where it asks for none.
@@ -136,5 +139,80 @@ async fn sends_that_are_refused_delay_no_look_up() {
         let throttled = "postrider_attempts_total{account=\"default\",outcome=\"throttled\"}";
         assert_eq!(world.metric(throttled), refusals);
         world.end().await;
+    }
+}
+
+/// Its proof is refused for some minutes, since others use the window up.
+#[tokio::test(start_paused = true)]
+async fn a_pinned_account_is_proven_as_soon_as_the_window_is_free() {
+    let free = Duration::from_secs(250);
+    let window = Duration::from_secs(10);
+    let all_used = RollingLimit {
+        max: 190,
+        remaining: 0,
+        window,
+    };
+    for (retry_after, told, wait) in [
+        (Some(RETRY_AFTER), None, Duration::from_secs(RETRY_AFTER)),
+        (None, None, window),
+        // The one probe that is ours of the window while others use the rest.
+        (Some(RETRY_AFTER), Some(all_used), window),
+    ] {
+        let mut hubspot = Scripted::new(|id, _, _| accepted(id));
+        hubspot.limits = RateLimits {
+            api: told,
+            ..RateLimits::default()
+        };
+        let probes: Arc<Mutex<Vec<Duration>>> = Arc::default();
+        let noted = Arc::clone(&probes);
+        hubspot.probe = Box::new(move |at| {
+            noted.lock().unwrap().push(at);
+            if at < free {
+                to_a_probe(over_limit(retry_after))
+            } else {
+                Probe::Open(Portal::default())
+            }
+        });
+        let world = start(hubspot, pinned(window), 5).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert_the_limit_is_told(&world);
+        tokio::time::sleep(free.checked_sub(Duration::from_mins(1)).unwrap()).await;
+        assert!(world.hubspot.calls().is_empty());
+        tokio::time::sleep(wait + Duration::from_millis(300)).await;
+        assert_eq!(world.hubspot.calls().len(), 5, "{retry_after:?} {told:?}");
+        let probes = probes.lock().unwrap().clone();
+        let waits = probes.windows(2).map(|it| it[1].saturating_sub(it[0]));
+        let sooner = waits.filter(|it| *it < wait).count();
+        assert_eq!(sooner, 0, "{probes:?}");
+        world.end().await;
+    }
+}
+
+/// An account that is pinned, with a window of look-ups.
+fn pinned(window: Duration) -> Settings {
+    let quota = QuotaConfig {
+        api: Some(WindowConfig { limit: 190, window }),
+        ..QuotaConfig::default()
+    };
+    Settings {
+        quota,
+        pinned: true,
+        ..settings()
+    }
+}
+
+/// Nobody is to look for a wrong token there.
+fn assert_the_limit_is_told(world: &World) {
+    let held = world.account.held_back();
+    let mut told: Vec<_> = (held.iter())
+        .map(|pause| (pause.reason, pause.covers, pause.until.is_some()))
+        .collect();
+    told.sort_unstable_by_key(|(reason, ..)| reason.label());
+    let throttled = (PauseReason::Throttled, Covers::Results, true);
+    let unproven = (PauseReason::Unproven, Covers::Both, false);
+    assert_eq!(told, [throttled, unproven]);
+    for pause in held {
+        let words = pause.words.message.unwrap_or_default();
+        assert_eq!(words, "You have reached your ten_secondly_rolling limit.");
     }
 }
