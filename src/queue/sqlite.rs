@@ -10,7 +10,7 @@
 //!
 //! The journal stands in a file of its own, `PATH.trace`: nothing that happens to it happens to a
 //! request. A worker holds an advisory lock on `PATH.lock`, which the kernel frees when it dies. Commands
-//! open the same file without the lock; the worker sees what they publish by polling
+//! open the same file without the lock; the worker's `watcher` sees what they publish by polling
 //! `PRAGMA data_version`. All SQL runs in `spawn_blocking`: tokio holds a paused clock meanwhile,
 //! as it would not for a thread of our own.
 
@@ -27,6 +27,7 @@ mod store;
 mod tests;
 mod trace;
 mod view;
+mod watcher;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -37,7 +38,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::change::Change;
@@ -47,6 +47,7 @@ use self::marks::{InHand, Marks};
 use self::store::Store;
 use self::trace::Book;
 use self::view::View;
+use self::watcher::Watcher;
 use self::writer::Writer;
 use super::{
     Before, DeadLetter, DeadLetters, Delivery, Depth, Fate, IntakeOptions, Lane, Lease, Queue,
@@ -58,11 +59,6 @@ use crate::message::AccountName;
 use crate::outcome::Disposition;
 use crate::queue::Parcel;
 
-/// How often the worker looks whether another process has changed the file: for some time after anybody
-/// did, this worker too, and else. A look costs some 50 µs of processor time.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
-const LOOK_SELDOM: Duration = Duration::from_millis(25);
-const LIVELY_FOR: Duration = Duration::from_secs(10);
 /// A worker that ended in order this long ago has left no rolling window half spent: HubSpot's
 /// longest is ten seconds.
 const WINDOWS_OVER: Duration = Duration::from_mins(1);
@@ -119,12 +115,10 @@ impl SqliteQueue {
         .await?;
         let hand = Arc::new(opened.hand);
         let store = Arc::new(Mutex::new(opened.store));
-        let watcher = opened.watched.map(|store| {
+        let watcher = opened.watcher.map(|watcher| {
             let end = CancellationToken::new();
-            tokio::spawn(
-                end.clone()
-                    .run_until_cancelled_owned(watch(store, Arc::clone(&hand))),
-            );
+            let watching = watcher.run(Arc::clone(&hand));
+            tokio::spawn(end.clone().run_until_cancelled_owned(watching));
             end.drop_guard()
         });
         let book = Book::new(trace::beside(&path), clock);
@@ -246,6 +240,7 @@ impl Queue for SqliteQueue {
         writer
             .make(Change::Settle {
                 number,
+                line: (delivery.account, delivery.lane),
                 disposition,
             })
             .await
@@ -335,8 +330,8 @@ impl DeadLetters for SqliteQueue {
 /// What opening a file gives.
 struct Opened {
     store: Store,
-    /// A worker's second connection, to see what other processes commit.
-    watched: Option<Store>,
+    /// A worker's, to see what other processes commit.
+    watcher: Option<Watcher>,
     lock: Option<Arc<File>>,
     hand: Hand,
     before: Before,
@@ -349,15 +344,15 @@ impl Opened {
         mode: Mode,
         clock: Clock,
     ) -> Result<Self, QueueError> {
-        let (lock, watched) = match mode {
-            Mode::Worker => (Some(lock_file(path)?), Some(Store::open(path)?)),
-            Mode::Command => (None, None),
+        let lock = match mode {
+            Mode::Worker => Some(lock_file(path)?),
+            Mode::Command => None,
         };
         let mut store = Store::open(path)?;
         store
             .declare(accounts)
             .map_err(|error| store.fault(&error))?;
-        let (mut before, mut hand) = (Before::Nobody, Hand::default());
+        let (mut before, mut hand, mut watcher) = (Before::Nobody, Hand::default(), None);
         if let Some(lock) = &lock {
             store.check_after_a_crash()?;
             let closed_at = store.begin_work().map_err(|error| store.fault(&error))?;
@@ -366,14 +361,13 @@ impl Opened {
             if !over {
                 before = Before::Somebody(found.spends);
             }
+            let last = store.last_message().map_err(|error| store.fault(&error))?;
+            watcher = Some(Watcher::open(path, last)?);
             let (returned, doubtful) = match found.in_hand {
                 InHand::These(rows) => (rows, 0),
                 // It gave everything back before it ended in order.
                 InHand::NobodyKnows if closed_at.is_some() => (Vec::new(), 0),
-                InHand::NobodyKnows => {
-                    let last = store.last_message().map_err(|error| store.fault(&error))?;
-                    (Vec::new(), last)
-                }
+                InHand::NobodyKnows => (Vec::new(), last),
             };
             let at_once = match found.spends {
                 Spends::AtOnce => accounts.iter().cloned().collect(),
@@ -383,7 +377,7 @@ impl Opened {
         }
         Ok(Self {
             store,
-            watched,
+            watcher,
             lock,
             hand,
             before,
@@ -417,25 +411,6 @@ fn not_locked(path: &Path, error: &std::io::Error) -> QueueError {
     QueueError::Unreachable {
         place: path.display().to_string(),
         why: format!("{} cannot be locked: {error}", lock_path(path).display()),
-    }
-}
-
-/// Wakes the intakes when another process has changed the file.
-async fn watch(store: Store, hand: Arc<Hand>) {
-    let store = Arc::new(Mutex::new(store));
-    let (mut seen, mut changed_at) = (None, Instant::now());
-    loop {
-        let is_lively = changed_at.elapsed() < LIVELY_FOR;
-        tokio::time::sleep(if is_lively { LOOK_EVERY } else { LOOK_SELDOM }).await;
-        let store = Arc::clone(&store);
-        let looked = tokio::task::spawn_blocking(move || lock(&store).data_version()).await;
-        // What cannot be read now is told by the intakes, which read the same file.
-        if let Ok(Ok(version)) = looked
-            && seen.replace(version) != Some(version)
-        {
-            changed_at = Instant::now();
-            hand.wake();
-        }
     }
 }
 

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Transaction, params};
 
 use super::super::{Lane, QueueError};
+use super::hand::Line;
 use super::store::rank;
 use crate::message::{AccountName, Priority};
 use crate::outcome::Disposition;
@@ -19,6 +20,8 @@ pub(super) enum Change {
     /// Never with [`Disposition::Release`], which changes nothing in the file.
     Settle {
         number: i64,
+        /// Where it was received.
+        line: Line,
         disposition: Disposition,
     },
     Replay {
@@ -56,15 +59,23 @@ impl Change {
         }
     }
 
-    /// Whether there may be something more to hand out after it, now or at a due time.
-    pub(super) fn readies(&self) -> bool {
+    /// The lane of which there may be something more to hand out after it, now or at a due time.
+    pub(super) fn readies(&self) -> Option<Line> {
+        let sends = |account: &AccountName| Some((account.clone(), Lane::Sends));
         match self {
-            Self::Publish(_) | Self::Replay { .. } => true,
-            Self::Settle { disposition, .. } => !matches!(
-                disposition,
-                Disposition::Complete | Disposition::DeadLetter { .. }
-            ),
-            Self::Discard { .. } | Self::KeepDay { .. } | Self::Probe | Self::Close => false,
+            Self::Publish(parcel) | Self::Replay { parcel, .. } => sends(&parcel.account),
+            Self::Settle {
+                line, disposition, ..
+            } => match disposition {
+                Disposition::FollowUp { .. } => Some((line.0.clone(), Lane::Results)),
+                Disposition::Retry { .. } => sends(&line.0),
+                Disposition::Snooze { .. } => Some(line.clone()),
+                Disposition::Route { account, .. } => sends(account),
+                Disposition::Complete | Disposition::DeadLetter { .. } | Disposition::Release => {
+                    None
+                }
+            },
+            Self::Discard { .. } | Self::KeepDay { .. } | Self::Probe | Self::Close => None,
         }
     }
 
@@ -75,6 +86,7 @@ impl Change {
             Self::Settle {
                 number,
                 disposition,
+                ..
             } => settle(transaction, *number, disposition, now),
             Self::Replay { letter, parcel } => replay(transaction, *letter, parcel, now),
             Self::Discard { letter } => discard(transaction, *letter),

@@ -5,19 +5,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::super::{Delivery, Spends, Tag};
+use super::super::{Delivery, Lane, Spends, Tag};
 use super::marks::Marks;
 use crate::message::AccountName;
 
 /// An intake that there never is.
 const NOBODY: u64 = u64::MAX;
 
+/// A lane of an account: what intakes are opened over, and woken by.
+pub(super) type Line = (AccountName, Lane);
+
 /// What the writer, the intakes and the watcher share.
 #[derive(Debug, Default)]
 pub(super) struct Hand {
     held: Mutex<Held>,
-    /// Moves whenever something may have become ready.
-    pub(super) changed: watch::Sender<u64>,
+    /// Of each lane that was opened: moves whenever something of it may have become ready.
+    lines: Mutex<BTreeMap<Line, watch::Sender<u64>>>,
     /// What a delivery was settled to could not be written. Nothing is handed out until the file
     /// takes changes again: no call should be made whose outcome cannot be kept.
     pub(super) stuck: watch::Sender<bool>,
@@ -66,8 +69,26 @@ impl Hand {
         }
     }
 
-    pub(super) fn wake(&self) {
-        self.changed.send_modify(|version| *version += 1);
+    /// Moves whenever something of this lane may have become ready.
+    pub(super) fn changes_of(&self, line: Line) -> watch::Receiver<u64> {
+        self.lines().entry(line).or_default().subscribe()
+    }
+
+    pub(super) fn wake(&self, line: &Line) {
+        if let Some(changed) = self.lines().get(line) {
+            changed.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// For what is rare, and does not say which lane it is of.
+    fn wake_all(&self) {
+        for changed in self.lines().values() {
+            changed.send_modify(|version| *version += 1);
+        }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, BTreeMap<Line, watch::Sender<u64>>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Held while a lane is read for the next number, so that what is not in hand is as the file
@@ -115,7 +136,7 @@ impl Hand {
             }
         }
         drop(held);
-        self.wake();
+        self.wake_all();
     }
 
     /// What is in hand from now on settles to `Lost`, and nothing more is handed out.
@@ -124,7 +145,7 @@ impl Hand {
             closed: true,
             ..Held::default()
         };
-        self.wake();
+        self.wake_all();
     }
 }
 

@@ -50,7 +50,7 @@ enum Found {
 impl SqliteIntake {
     pub(super) fn new(view: View, hand: Arc<Hand>, clock: Clock) -> Self {
         Self {
-            changed: hand.changed.subscribe(),
+            changed: hand.changes_of(view.line()),
             stuck: hand.stuck.subscribe(),
             claiming: None,
             place: Arc::new(Place {

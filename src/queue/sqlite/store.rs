@@ -279,11 +279,6 @@ impl Store {
         Ok(None)
     }
 
-    /// Changes when another connection, of this process or another, has committed.
-    pub(super) fn data_version(&self) -> rusqlite::Result<i64> {
-        (self.connection).pragma_query_value(None, "data_version", |row| row.get(0))
-    }
-
     /// The greatest number among the dead letters: where a sweep ends.
     pub(super) fn last_dead(&self) -> rusqlite::Result<i64> {
         (self.connection).query_row("SELECT ifnull(max(number), 0) FROM dead", [], first)

@@ -80,6 +80,7 @@ impl Parts {
         });
         let change = Change::Settle {
             number: row_of(delivery.tag),
+            line: (AccountName::default(), Lane::Sends),
             disposition: Disposition::Retry { at, story },
         };
         self.writer.make(change).await

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::super::turn::{Turns, Waiting};
 use super::super::{Delivery, IntakeOptions, Lane, Tag};
+use super::hand::Line;
 use super::store::{Store, Stored};
 use crate::message::{AccountName, Priority};
 
@@ -44,6 +45,10 @@ impl View {
             turns: options.turns,
             seen: BTreeMap::new(),
         }
+    }
+
+    pub(super) fn line(&self) -> Line {
+        (self.account.clone(), self.lane)
     }
 
     /// The message whose turn it is, of those that are free.

@@ -1,5 +1,6 @@
 //! The one writer: many callers, one transaction (group commit).
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -116,7 +117,7 @@ impl Desk {
             .map(|order| (order.change, order.done))
             .unzip();
         let settled: Vec<Option<i64>> = changes.iter().map(Change::settles).collect();
-        let wakes = changes.iter().any(Change::readies);
+        let readied: BTreeSet<_> = changes.iter().filter_map(Change::readies).collect();
         let made = self.make(changes).await;
         for ((made, done), settled) in made.into_iter().zip(waiting).zip(settled) {
             match (settled, &made) {
@@ -130,8 +131,8 @@ impl Desk {
             // Whoever asked may have gone; the change is made all the same.
             drop(done.send(made));
         }
-        if wakes {
-            self.hand.wake();
+        for line in readied {
+            self.hand.wake(&line);
         }
     }
 
