@@ -2,8 +2,9 @@
 //!
 //! Whoever holds the token owns the account. When the owner's connection ends, the broker hands the
 //! token to the next consumer within milliseconds; when the owner falls silent, after two to three
-//! heartbeats. A frozen owner does not notice by itself: so its lease ends two heartbeats after the
-//! last question that the broker answered, and it sends nothing past that.
+//! heartbeats. A frozen owner does not notice by itself: so its lease ends a little less than two
+//! heartbeats after the last question that the broker answered, and it sends nothing past that. The
+//! heartbeat is the one that was agreed on: the lower one of the broker's and ours.
 //!
 //! The token says what its owner tells the next one (`token`): where that changes, another token
 //! takes its place.
@@ -18,19 +19,15 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::fleet::{Fleet, Holding};
-use super::link::{Connections, HEARTBEAT};
+use super::link::Connections;
 use super::open_channel::OpenChannel;
 use super::token::Token;
 use super::{Shared, channel};
 use crate::message::AccountName;
 use crate::queue::{Before, Grant, Lease, Note, QueueError, Teller, Validity, Word};
 
-/// How often the broker is asked, which renews the lease.
-const ASK_EVERY: Duration = Duration::from_secs(1);
-/// The broker gives a silent owner up after two heartbeats at the soonest.
-const VALID_FOR: Duration = HEARTBEAT.saturating_mul(2).saturating_sub(MARGIN);
-/// For a call that was let go just before the end to reach HubSpot.
-const MARGIN: Duration = Duration::from_secs(2);
+/// How often the broker is asked in a heartbeat, which renews the lease.
+const ASKS_PER_HEARTBEAT: u32 = 5;
 /// A token is replaced long before the broker closes the channel for an unacknowledged delivery,
 /// which it does after 30 minutes.
 const RENEW_TOKEN_EVERY: Duration = Duration::from_mins(5);
@@ -197,7 +194,8 @@ impl Handed {
             Before::Somebody(note.spends)
         };
         let (teller, told) = teller();
-        let validity = Validity::Until(asked_at + VALID_FOR);
+        let valid_for = valid_for(candidate.connections.heartbeat());
+        let validity = Validity::Until(asked_at + valid_for);
         let (grant, lease) = Grant::new(validity, before, note.day, teller);
         let holding = fleet.holding(Arc::new(grant), passes).await;
         let owner = holding.map(|holding| Owner {
@@ -234,7 +232,8 @@ impl Owner {
     async fn renew(&mut self) -> Result<(), QueueError> {
         let connections = Arc::clone(&self.connections);
         let lost = |why| Err(connections.place().unreachable(why));
-        let mut ask_now = interval(ASK_EVERY);
+        let heartbeat = connections.heartbeat();
+        let mut ask_now = interval(heartbeat / ASKS_PER_HEARTBEAT);
         ask_now.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut token_made_at = Instant::now();
         // The last that was made here. What was told waits until it is the only one.
@@ -277,7 +276,8 @@ impl Owner {
                     let asked_at = Instant::now();
                     // An answer proves that the broker takes our connection for alive.
                     channel::look_at(&self.channel, connections.place(), &self.queue).await?;
-                    self.holding.grant().set(Validity::Until(asked_at + VALID_FOR));
+                    let end = asked_at + valid_for(heartbeat);
+                    self.holding.grant().set(Validity::Until(end));
                     if token_made_at.elapsed() > RENEW_TOKEN_EVERY {
                         token_made_at = Instant::now();
                         newest = Some(self.replace_token());
@@ -300,6 +300,12 @@ impl Owner {
         });
         token
     }
+}
+
+/// For how long an answer of the broker proves the lease: two heartbeats, after which it gives a silent
+/// owner up at the soonest, less a fifth for a call that is let go just before the end to reach HubSpot.
+fn valid_for(heartbeat: Duration) -> Duration {
+    heartbeat * 2 * 4 / 5
 }
 
 /// What the holder tells goes to the owner's task, which has a new token made.

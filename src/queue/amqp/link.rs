@@ -25,7 +25,8 @@ use super::publisher::Publisher;
 use super::topology::Topology;
 use crate::queue::QueueError;
 
-/// What a silent peer costs: noticed after two of them. Short, because a lease hangs on it.
+/// What a silent peer costs: noticed after two of them. Short, because a lease hangs on it. A broker may
+/// be set to a shorter one, see [`Connections::heartbeat`].
 pub(super) const HEARTBEAT: Duration = Duration::from_secs(5);
 /// One connection, or one channel.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -352,6 +353,17 @@ impl Connections {
 
     pub(super) fn place(&self) -> &Place {
         self.publisher.place()
+    }
+
+    /// What was agreed on for the consuming connection, on which the leases hang: the lower one of the
+    /// broker's and ours.
+    pub(super) fn heartbeat(&self) -> Duration {
+        match self.consume.configuration().heartbeat() {
+            // Ours holds for a broker that has none. If it did not, a silent owner would never be given
+            // up, and nobody else would own.
+            0 => HEARTBEAT,
+            seconds => Duration::from_secs(seconds.into()),
+        }
     }
 
     /// Returns why, when either is lost.

@@ -17,13 +17,14 @@ use super::{PATIENCE, open, options, parcel, receive, settle, until_standing, wo
 use crate::support::broker::{self, Broker, Version};
 use crate::support::on_each_rabbitmq;
 use crate::support::producer::Producer;
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Faults, Proxy};
 
 on_each_rabbitmq! {
     tokio::test(flavor = "multi_thread", worker_threads = 2):
     nothing_is_lost_when_the_broker_is_killed_or_stopped_in_the_middle
     a_deleted_queue_is_declared_again
     the_lease_goes_to_the_next_worker_when_the_owner_is_cut_off
+    a_lease_ends_before_the_broker_gives_a_silent_owner_up_whatever_its_heartbeat
     a_token_that_comes_late_does_not_take_the_place_of_the_newest
 }
 
@@ -192,6 +193,49 @@ async fn the_lease_goes_to_the_next_worker_when_the_owner_is_cut_off(version: Ve
         .unwrap()
         .unwrap();
     assert!(back.holds(Instant::now()));
+}
+
+async fn a_lease_ends_before_the_broker_gives_a_silent_owner_up_whatever_its_heartbeat(
+    version: Version,
+) {
+    let broker = Broker::start_of(version).await;
+    let account = AccountName::default();
+    // Ours is 5. A broker that is set to none takes that.
+    for (set, agreed) in [(0, "5"), (2, "2")] {
+        let order = format!("application:set_env(rabbit, heartbeat, {set}).");
+        broker.ctl(&["eval", &order]).await;
+        let wire = Proxy::to(broker.port()).await;
+        let direct = options(&broker, "silent");
+        let over_wire = AmqpOptions {
+            url: broker::url(wire.port()).into(),
+            ..direct.clone()
+        };
+        let first = AmqpQueue::start(over_wire).await.unwrap();
+        let held = timeout(PATIENCE, first.lease(&account)).await;
+        let held = held.unwrap().unwrap();
+        let told = broker.ctl(&["list_connections", "timeout"]).await;
+        assert!(told.lines().all(|told| told == agreed), "{set}: {told}");
+
+        let second = AmqpQueue::start(direct).await.unwrap();
+        let next = tokio::spawn({
+            let (second, account) = (second.clone(), account.clone());
+            async move { (second.lease(&account).await.map(drop), Instant::now()) }
+        });
+        wire.set(Faults {
+            swallows_there: true,
+            ..Faults::default()
+        });
+        // No answer can come to a question of later: by then it ends.
+        let swallowed = Instant::now();
+        let ends = (0..20_000).map(|ms| swallowed + Duration::from_millis(ms));
+        let ends = ends.take_while(|at| held.holds(*at)).last().unwrap();
+        let (owned, since) = timeout(PATIENCE, next).await.unwrap().unwrap();
+        owned.unwrap();
+        let both = ends.saturating_duration_since(since);
+        assert_eq!(both, Duration::ZERO, "{set}: so long there were two owners");
+        first.close().await;
+        second.close().await;
+    }
 }
 
 async fn a_token_that_comes_late_does_not_take_the_place_of_the_newest(version: Version) {
