@@ -1,7 +1,5 @@
 //! `postrider queue`: what stands where, and what the running worker says of itself.
 
-use std::net::SocketAddr;
-
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -9,7 +7,7 @@ use super::failure::Failure;
 use super::open::{Purpose, with_queue};
 use super::output::{Mood, Output, talk};
 use super::rate::{Rate, Waiting};
-use super::status::{Unknown, age, ask, reachable, spent, told, troubled};
+use super::status::{Workers, age, ask_all, spent, told, troubled};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::queue::Depth;
@@ -18,9 +16,8 @@ use crate::status::{AccountStatus, Status};
 /// Show how much stands where, how old it is, and what holds it back
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The worker's admin server [default: server.listen of the configuration]
-    #[arg(long, value_name = "ADDR")]
-    worker: Option<SocketAddr>,
+    #[command(flatten)]
+    workers: Workers,
 }
 
 /// What `--json` prints.
@@ -28,21 +25,21 @@ pub(super) struct Args {
 struct Told<'a> {
     queue: String,
     depths: &'a [Depth],
-    /// `null` when no worker answers, or tells us.
+    /// Of all workers that were asked; `null` when none answers, or tells us.
     worker: Option<&'a Status>,
     /// Of each account that this worker dispatches.
     rates: Vec<Rate>,
-    /// Why it is `null`, and the next step.
+    /// Why it is `null`, or lacks a worker, and the next step.
     #[serde(skip_serializing_if = "Option::is_none")]
-    worker_error: Option<String>,
+    worker_error: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     worker_hint: Option<&'static str>,
 }
 
 pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Result<(), Failure> {
     let depths = with_queue!(config, Purpose::Inspect, |queue| queue.depths().await)?;
-    let worker = reachable(args.worker.unwrap_or(config.server.listen));
-    let status = ask(worker, &config.server).await;
+    let workers = ask_all(&args.workers, &config.server).await;
+    let status = workers.status.as_ref();
     let now = Clock::system().now();
     let rate = |account: &AccountStatus| {
         let waiting = Waiting::of(config, &depths, account.name.as_str());
@@ -50,13 +47,14 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
     };
     if output.json {
         let accounts = status.iter().flat_map(|status| &status.accounts);
+        let unknown = workers.unknown.first();
         return Ok(output.object(&Told {
             queue: config.queue.url.place(),
             depths: &depths,
-            worker: status.as_ref().ok(),
+            worker: status,
             rates: accounts.filter_map(rate).collect(),
-            worker_error: status.as_ref().err().map(|why| why.told(worker)),
-            worker_hint: status.as_ref().err().map(Unknown::hint),
+            worker_error: unknown.map(|(why, _)| why.as_str()),
+            worker_hint: unknown.map(|(_, hint)| *hint),
         })?);
     }
     let width = depths.iter().map(|depth| depth.queue.len()).max();
@@ -73,20 +71,16 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
         );
         output.line(line.trim_end())?;
     }
-    match status {
-        Ok(status) => {
-            for account in &status.accounts {
-                print_account(account, rate(account), now, output)?;
-            }
-        }
-        Err(why) => {
-            output.line("")?;
-            let told = output.paint(Mood::Bad, &why.told(worker));
-            output.line(format_args!(
-                "{told}: pauses and rates are known to the worker alone"
-            ))?;
-            talk(format_args!("hint: {}", why.hint()));
-        }
+    for account in status.iter().flat_map(|status| &status.accounts) {
+        print_account(account, rate(account), now, output)?;
+    }
+    for (why, hint) in &workers.unknown {
+        output.line("")?;
+        let why = output.paint(Mood::Bad, why);
+        output.line(format_args!(
+            "{why}: pauses and rates are known to the worker alone"
+        ))?;
+        talk(format_args!("hint: {hint}"));
     }
     Ok(())
 }

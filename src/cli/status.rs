@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use reqwest::StatusCode;
 use secrecy::ExposeSecret;
@@ -18,8 +19,74 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 /// Far more than the status of a thousand accounts.
 const STATUS_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Which workers are asked.
+#[derive(Debug, clap::Args)]
+pub(super) struct Workers {
+    /// A worker's admin server; may be given for each of several workers [default: server.listen of
+    /// the configuration]
+    #[arg(long = "worker", value_name = "ADDR")]
+    addresses: Vec<SocketAddr>,
+}
+
+/// What workers say.
+#[derive(Debug)]
+pub(super) struct Told {
+    /// The accounts of all that answered, each as whoever dispatches it tells; `None` where nobody did.
+    pub(super) status: Option<Status>,
+    /// Of the others: in words, and the next step.
+    pub(super) unknown: Vec<(String, &'static str)>,
+    /// Who was asked.
+    asked: Vec<SocketAddr>,
+}
+
+impl Told {
+    /// Who was asked, in words.
+    pub(super) fn asked(&self) -> String {
+        let asked: Vec<String> = self.asked.iter().map(SocketAddr::to_string).collect();
+        match asked.as_slice() {
+            [one] => format!("the worker at {one}"),
+            several => format!("each of the workers at {}", several.join(", ")),
+        }
+    }
+}
+
+/// The status of each worker, asked for with this configuration's own token.
+pub(super) async fn ask_all(workers: &Workers, server: &ServerConfig) -> Told {
+    let asked = if workers.addresses.is_empty() {
+        vec![server.listen]
+    } else {
+        workers.addresses.clone()
+    };
+    let asked: Vec<SocketAddr> = asked.into_iter().map(reachable).collect();
+    let mut told = Told {
+        status: None,
+        unknown: Vec::new(),
+        asked: asked.clone(),
+    };
+    let answers = join_all(asked.iter().map(|worker| ask(*worker, server))).await;
+    for (worker, answer) in asked.into_iter().zip(answers) {
+        match answer {
+            Ok(status) => merge(told.status.get_or_insert_default(), status),
+            Err(why) => told.unknown.push((why.told(worker), why.hint())),
+        }
+    }
+    told
+}
+
+/// Each account as its owner tells, or else as the first one that has it.
+fn merge(into: &mut Status, status: Status) {
+    for account in status.accounts {
+        let known = into.accounts.iter_mut().find(|it| it.name == account.name);
+        match known {
+            Some(known) if account.owner => *known = account,
+            Some(_) => {}
+            None => into.accounts.push(account),
+        }
+    }
+}
+
 /// A server that listens everywhere is asked at home.
-pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
+fn reachable(listen: SocketAddr) -> SocketAddr {
     if !listen.ip().is_unspecified() {
         return listen;
     }
@@ -32,7 +99,7 @@ pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
 
 /// Why a worker's status is not known.
 #[derive(Debug)]
-pub(super) enum Unknown {
+enum Unknown {
     /// Nobody answers as a worker does, and in a few words how.
     Silent(&'static str),
     /// There is a worker, and it does not tell us: why, and the next step.
@@ -51,7 +118,7 @@ impl Unknown {
     }
 
     /// In words, for the worker at an address.
-    pub(super) fn told(&self, worker: SocketAddr) -> String {
+    fn told(&self, worker: SocketAddr) -> String {
         match self {
             Self::Silent(why) => format!("no worker answers at {worker} ({why})"),
             Self::Refused { why, .. } => format!("the worker at {worker} {why}"),
@@ -59,7 +126,7 @@ impl Unknown {
     }
 
     /// The next step.
-    pub(super) fn hint(&self) -> &'static str {
+    fn hint(&self) -> &'static str {
         match self {
             Self::Silent(_) => {
                 "start one with `postrider worker`, or name its address with --worker"
@@ -77,7 +144,7 @@ impl Unknown {
 }
 
 /// The worker's status, asked for with this configuration's own token.
-pub(super) async fn ask(worker: SocketAddr, server: &ServerConfig) -> Result<Status, Unknown> {
+async fn ask(worker: SocketAddr, server: &ServerConfig) -> Result<Status, Unknown> {
     init_crypto();
     let client = reqwest::Client::builder()
         .timeout(STATUS_TIMEOUT)

@@ -3,8 +3,6 @@
 //! Where it stands is what `trace` knows. What holds its lane back is told by the worker that
 //! dispatches it: what the loop of that lane last came to itself, and nothing that is worked out here.
 
-use std::net::SocketAddr;
-
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -12,10 +10,10 @@ use super::failure::Failure;
 use super::open::{Purpose, with_queue};
 use super::output::Output;
 use super::rate::{Rate, Waiting, whose};
-use super::status::{Unknown, ask, reachable, told};
+use super::status::{Told, Workers, ask_all, told};
 use super::trace::{Known, Place, gather};
 use crate::clock::Clock;
-use crate::config::{Config, ServerConfig};
+use crate::config::Config;
 use crate::dispatch::Wait;
 use crate::message::{AccountName, Priority};
 use crate::queue::{DeadLetters, Depth, Lane, Queue, Traces};
@@ -27,10 +25,8 @@ use crate::status::{AccountStatus, GateStatus, PauseStatus, QuotaStatus};
 pub(super) struct Args {
     /// The request's id; ID.r2 stands for ID
     id: String,
-    /// The admin server of the worker that dispatches it [default: server.listen of the
-    /// configuration]
-    #[arg(long, value_name = "ADDR")]
-    worker: Option<SocketAddr>,
+    #[command(flatten)]
+    workers: Workers,
 }
 
 /// What `--json` prints.
@@ -64,7 +60,6 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
     let place = Place::of(&known, now);
     let waits_for = match place.lane() {
         Some(lane) => {
-            let worker = reachable(args.worker.unwrap_or(config.server.listen));
             let default = AccountName::default();
             let account = known.account().unwrap_or(default.as_str());
             let asked = Asked {
@@ -74,7 +69,8 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
                 due: place.due,
                 waiting: Waiting::of(config, &depths, account),
             };
-            of_worker(worker, &config.server, &asked).await
+            let workers = ask_all(&args.workers, &config.server).await;
+            of_workers(&workers, &asked)
         }
         None => Vec::new(),
     };
@@ -103,30 +99,28 @@ where
     Ok((known, queue.depths().await?))
 }
 
-/// What the worker at an address says of the account's lane.
-async fn of_worker(worker: SocketAddr, server: &ServerConfig, asked: &Asked<'_>) -> Vec<String> {
-    let status = match ask(worker, server).await {
-        Ok(status) => status,
-        Err(why @ Unknown::Refused { .. }) => {
-            return vec![format!("{}: {}", why.told(worker), why.hint())];
-        }
-        Err(why @ Unknown::Silent(_)) => {
-            return vec![format!(
-                "{}: name the one that dispatches it with --worker",
-                why.told(worker)
-            )];
-        }
-    };
-    let account = asked.account;
-    let mut accounts = status.accounts.iter();
-    match accounts.find(|it| it.name.as_str() == account) {
-        Some(account) if account.owner => reasons(account, asked),
-        Some(_) => vec![format!(
-            "the worker at {worker} stands by for account {account}: name the one that dispatches it \
-             with --worker"
-        )],
-        None => vec![format!("the worker at {worker} has no account {account}")],
+/// What the worker says that dispatches the account, or that none of those does.
+fn of_workers(workers: &Told, asked: &Asked<'_>) -> Vec<String> {
+    let name = asked.account;
+    let mut accounts = workers.status.iter().flat_map(|status| &status.accounts);
+    let account = accounts.find(|account| account.name.as_str() == name);
+    if let Some(account) = account.filter(|account| account.owner) {
+        return reasons(account, asked);
     }
+    let unknown = workers.unknown.iter();
+    let mut told: Vec<String> = unknown
+        .map(|(why, hint)| format!("{why}: {hint}"))
+        .collect();
+    if workers.status.is_some() {
+        let who = workers.asked();
+        told.push(match account {
+            Some(_) => format!(
+                "{who} stands by for account {name}: name the one that dispatches it with --worker"
+            ),
+            None => format!("{who} has no account {name}"),
+        });
+    }
+    told
 }
 
 /// What holds it back: the pauses, then what its lane waits for, and at last its turn.

@@ -33,7 +33,7 @@ async fn a_fresh_broker_has_no_queues_and_that_is_said() {
     insta::assert_snapshot!(run.told(&QUEUE, ""), @r#"
     exit 0
     --- stdout
-    {"queue":"amqp://127.0.0.1:PORT/%2f","depths":[{"queue":"PREFIX.send.default.high","messages":0,"oldest":null},{"queue":"PREFIX.send.default.normal","messages":0,"oldest":null},{"queue":"PREFIX.send.default.low","messages":0,"oldest":null},{"queue":"PREFIX.results.default","messages":0,"oldest":null},{"queue":"PREFIX.dead","messages":0,"oldest":null},{"queue":"PREFIX.delay","messages":0,"oldest":null}],"worker":null,"worker_error":"no worker answers at 127.0.0.1:1 (nothing listens there)","worker_hint":"start one with `postrider worker`, or name its address with --worker"}
+    {"queue":"amqp://127.0.0.1:PORT/%2f","depths":[{"queue":"PREFIX.send.default.high","messages":0,"oldest":null},{"queue":"PREFIX.send.default.normal","messages":0,"oldest":null},{"queue":"PREFIX.send.default.low","messages":0,"oldest":null},{"queue":"PREFIX.results.default","messages":0,"oldest":null},{"queue":"PREFIX.dead","messages":0,"oldest":null},{"queue":"PREFIX.delay","messages":0,"oldest":null}],"worker":null,"rates":[],"worker_error":"no worker answers at 127.0.0.1:1 (nothing listens there)","worker_hint":"start one with `postrider worker`, or name its address with --worker"}
     "#);
 }
 
@@ -79,7 +79,7 @@ async fn dead_letters_are_listed_discarded_and_replayed_on_rabbitmq() {
     insta::assert_snapshot!(run.told(&QUEUE, ""), @r#"
     exit 0
     --- stdout
-    {"queue":"amqp://127.0.0.1:PORT/%2f","depths":[{"queue":"PREFIX.send.default.high","messages":0,"oldest":null},{"queue":"PREFIX.send.default.normal","messages":2,"oldest":null},{"queue":"PREFIX.send.default.low","messages":0,"oldest":null},{"queue":"PREFIX.results.default","messages":0,"oldest":null},{"queue":"PREFIX.dead","messages":0,"oldest":null},{"queue":"PREFIX.delay","messages":0,"oldest":null}],"worker":null,"worker_error":"no worker answers at 127.0.0.1:1 (nothing listens there)","worker_hint":"start one with `postrider worker`, or name its address with --worker"}
+    {"queue":"amqp://127.0.0.1:PORT/%2f","depths":[{"queue":"PREFIX.send.default.high","messages":0,"oldest":null},{"queue":"PREFIX.send.default.normal","messages":2,"oldest":null},{"queue":"PREFIX.send.default.low","messages":0,"oldest":null},{"queue":"PREFIX.results.default","messages":0,"oldest":null},{"queue":"PREFIX.dead","messages":0,"oldest":null},{"queue":"PREFIX.delay","messages":0,"oldest":null}],"worker":null,"rates":[],"worker_error":"no worker answers at 127.0.0.1:1 (nothing listens there)","worker_hint":"start one with `postrider worker`, or name its address with --worker"}
     "#);
 }
 

@@ -172,7 +172,7 @@ fn why_tells_where_it_looked_in_vain() {
     --- stdout
     order-1  queued
       in the queue, or in a worker's hands
-      no worker answers at 127.0.0.1:1 (nothing listens there): name the one that dispatches it with --worker
+      no worker answers at 127.0.0.1:1 (nothing listens there): start one with `postrider worker`, or name its address with --worker
     ");
     let json = shop.run(&["why", "order-1", "--worker", "127.0.0.1:1", "--json"]);
     assert!(json.contains(r#""state":"queued""#), "{json}");
@@ -183,4 +183,40 @@ fn why_tells_where_it_looked_in_vain() {
     let unknown = shop.run(&["why", "order-2"]);
     assert!(unknown.contains("exit 65"), "{unknown}");
     assert!(unknown.contains("nothing is known of order-2"), "{unknown}");
+}
+
+/// Of several workers the one is heard that dispatches the account, whichever it is.
+#[test]
+fn several_workers_can_be_asked() {
+    let shop = Shop::new();
+    shop.write("one.json", &request("order-1"));
+    shop.run(&["send", "one.json"]);
+    let worker = |account: &str| {
+        answer_once(format!(
+            r#"{{"accounts": [{{"name": "default", "in_flight": 0, {account}}}]}}"#
+        ))
+    };
+    let stands_by = || worker(r#""owner": false, "quota": [], "pauses": []"#);
+    let dispatches = || worker(&dispatching("room", r#", "full": "pace""#));
+    for command in [&["why", "order-1"][..], &["queue"]] {
+        for (first, second) in [(stands_by(), dispatches()), (dispatches(), stands_by())] {
+            let asked = [
+                "--worker",
+                &first,
+                "--worker",
+                &second,
+                "--worker",
+                "127.0.0.1:1",
+            ];
+            let shown = shop.run(&[command, &asked].concat());
+            assert!(shown.contains("quota.send: 190 in 10 s"), "{shown}");
+            assert!(!shown.contains("stands by"), "{shown}");
+            let is_told = shown.contains("no worker answers at 127.0.0.1:1");
+            assert_eq!(is_told, command == ["queue"], "{shown}");
+        }
+    }
+    let (first, second) = (stands_by(), stands_by());
+    let shown = shop.run(&["why", "order-1", "--worker", &first, "--worker", &second]);
+    let told = format!("each of the workers at {first}, {second} stands by for account default");
+    assert!(shown.contains(&told), "{shown}");
 }
