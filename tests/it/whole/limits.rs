@@ -58,17 +58,26 @@ async fn nor_is_one_by_three_workers_of_which_two_stand_by() {
 
 async fn keep_the_windows(workers: usize) {
     // HubSpot's own: 190 in ten seconds, to the call.
-    keeps_the_window("190", (190, 10_000.0), 2, workers).await;
+    keeps_the_window("190", (190, 10_000.0), 2, workers, LONG_LEAST).await;
     // A short one, where 99 in 100 leave 10 ms for everything: `below` where others need the machine.
-    keeps_the_window(&below(90), (LIMIT, WINDOW), 8, workers).await;
+    keeps_the_window(&below(90), (LIMIT, WINDOW), 8, workers, SHORT_LEAST).await;
 }
 
-/// A backlog of so many windows, sent by workers with this limit while the sandbox judges.
+/// What of a window of ten seconds is used at the least. 75 ms are left to what arrives closer
+/// together than it left (`quota::spread`), and 75 to the machine; 99.2 % are what it comes to.
+const LONG_LEAST: f64 = 0.985;
+/// The same of one second, of which 99 % are what it comes to. A wait that ends 30 ms late is no
+/// waste, and one call in twenty is: that would leave 95 %.
+const SHORT_LEAST: f64 = 0.96;
+
+/// A backlog of so many windows, sent by workers with this limit while the sandbox judges. Of the
+/// emptiest window they use `least_of_each`.
 async fn keeps_the_window(
     limit: &str,
     (allowed, window): (usize, f64),
     windows: u32,
     workers: usize,
+    least_of_each: f64,
 ) {
     let began = Instant::now();
     let broker = broker::shared().await;
@@ -113,6 +122,10 @@ async fn keeps_the_window(
     let least = if limit == allowed { 0.99 } else { 0.97 };
     assert!(used >= least, "{used:.3} of the window was used");
     let at_least = window / (told.slowest.unwrap() * 1_000.0);
+    assert!(
+        at_least >= least_of_each,
+        "{at_least:.4} of the emptiest window was used, {used:.4} of all"
+    );
     let figures = format!(
         "{workers} of one account: {count} sends, limit {limit} of {allowed} in {window} ms, at most {most} \
          in a window, {:.1} % used, {:.1} % of each",
