@@ -13,6 +13,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 /// Small, so that a slow wire is slow evenly.
@@ -25,6 +26,7 @@ pub struct Proxy {
     wires: Arc<Mutex<JoinSet<()>>>,
     faults: watch::Sender<Faults>,
     resets: watch::Sender<()>,
+    last_there: Arc<Mutex<Option<Instant>>>,
     _listening: AbortOnDropHandle<()>,
 }
 
@@ -49,6 +51,7 @@ struct Orders {
     port: u16,
     faults: watch::Receiver<Faults>,
     resets: watch::Receiver<()>,
+    last_there: Arc<Mutex<Option<Instant>>>,
     /// Makes bytes that are not UTF-8 of every `~` on the way there.
     spoils: bool,
 }
@@ -93,10 +96,12 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let wires = Arc::new(Mutex::new(JoinSet::new()));
         let (faults, resets) = (watch::Sender::default(), watch::Sender::default());
+        let last_there = Arc::default();
         let orders = Orders {
             port,
             faults: faults.subscribe(),
             resets: resets.subscribe(),
+            last_there: Arc::clone(&last_there),
             spoils,
         };
         let listening = listen(listener, orders, Arc::clone(&wires));
@@ -105,12 +110,18 @@ impl Proxy {
             wires,
             faults,
             resets,
+            last_there,
             _listening: AbortOnDropHandle::new(tokio::spawn(listening)),
         }
     }
 
     pub fn port(&self) -> u16 {
         self.address.port()
+    }
+
+    /// When anything last went there, on any wire.
+    pub fn last_there(&self) -> Option<Instant> {
+        *self.last_there.lock().unwrap()
     }
 
     /// From now on, on every wire.
@@ -188,6 +199,9 @@ async fn pump(
             for byte in chunk.iter_mut().filter(|byte| **byte == b'~') {
                 *byte = 0xff;
             }
+        }
+        if way == Way::There {
+            *orders.last_there.lock().unwrap() = Some(Instant::now());
         }
         to.write_all(chunk).await?;
     }

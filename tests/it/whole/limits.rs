@@ -259,7 +259,7 @@ pub(super) async fn assert_no_window_exceeded(sandbox: &Sandbox) -> u64 {
     assert_window_kept(sandbox, LIMIT, WINDOW).await
 }
 
-async fn assert_window_kept(sandbox: &Sandbox, limit: usize, window: f64) -> u64 {
+pub(super) async fn assert_window_kept(sandbox: &Sandbox, limit: usize, window: f64) -> u64 {
     let stats = sandbox.stats().await;
     assert_eq!(stats["throttled"], 0, "{stats}");
     let most = stats["windows"]["send"]["most"].as_u64().unwrap();
