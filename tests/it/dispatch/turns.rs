@@ -8,13 +8,13 @@ use postrider::clock;
 use postrider::config::{QuotaConfig, WindowConfig};
 use postrider::dispatch::Settings;
 use postrider::message::Priority;
-use postrider::outcome::{DeadReason, PauseReason};
+use postrider::outcome::{DeadReason, Outcome, PauseReason};
 use postrider::provider::{DailyLimit, Portal, Probe};
 use postrider::queue::{Parcel, Queue, Spends};
 
 use super::HOUR;
 use super::overheard::Heard;
-use super::world::{Scripted, World, accepted, parcel, settings, start};
+use super::world::{Scripted, World, accepted, down, parcel, settings, start};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -104,7 +104,7 @@ async fn what_has_expired_costs_nothing_of_the_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_pause_what_can_still_arrive_goes_first() {
+async fn what_expires_first_goes_first_of_a_backlog() {
     let world = start(Scripted::new(|id, _, _| accepted(id)), slow(), 0).await;
     let now = world.clock.now();
     // In the order of their coming the last four would be too late.
@@ -123,6 +123,64 @@ async fn after_a_pause_what_can_still_arrive_goes_first() {
     let rest: Vec<_> = calls.iter().map(|call| call.send_id.as_str()).collect();
     let never: Vec<_> = rest.iter().filter(|id| id.starts_with("time")).collect();
     assert_eq!(never[..2], [&"time-0", &"time-2"], "{rest:?}");
+    world.end().await;
+}
+
+/// HubSpot answers 503 for an hour. Ten calls a minute go out after it: in the order of their coming
+/// not one of `soon` would be in time.
+#[tokio::test(start_paused = true)]
+async fn after_an_outage_what_can_still_arrive_goes_first_and_what_cannot_costs_nothing() {
+    let mut hubspot = Scripted::new(|id, _, at| {
+        if at < HOUR {
+            Outcome::NotSent(down())
+        } else {
+            accepted(id)
+        }
+    });
+    hubspot.probe = Box::new(|at| {
+        if at < HOUR {
+            Probe::Inconclusive(down())
+        } else {
+            Probe::Open(Portal::default())
+        }
+    });
+    // Those that meet it.
+    let world = start(hubspot, slow(), 8).await;
+    tokio::time::sleep(10 * MINUTE).await;
+    assert!(world.account.pauses.outage());
+    assert_eq!(world.hubspot.calls().len(), 8);
+    let over = clock::after(world.clock.now(), 50 * MINUTE);
+    let kinds = [
+        ("never", None),
+        ("tomorrow", Some(clock::after(over, 24 * HOUR))),
+        ("gone", Some(clock::after(world.clock.now(), 40 * MINUTE))),
+        ("soon", Some(clock::after(over, MINUTE / 2))),
+    ];
+    for n in 0..7 {
+        for (name, expires_at) in kinds {
+            publish(&world, &format!("{name}-{n}"), Priority::Normal, expires_at).await;
+        }
+    }
+    world.drained(3 * HOUR).await;
+
+    let mut dead = world.dead();
+    dead.sort();
+    let gone = (0..7).map(|n| (format!("gone-{n}"), DeadReason::Expired));
+    assert_eq!(dead, gone.collect::<Vec<_>>());
+    let calls = world.hubspot.calls();
+    assert_eq!(
+        calls.len(),
+        8 + 8 + 3 * 7,
+        "no other spends an attempt: {calls:?}"
+    );
+    let after = &calls[8..];
+    assert!(after[0].at >= HOUR, "the outage spares them: {after:?}");
+    let of = |name: &'static str| (0..7).map(move |n| format!("{name}-{n}"));
+    let first: Vec<_> = of("soon").chain(of("tomorrow")).collect();
+    let ids = after.iter().map(|call| &call.send_id);
+    assert!(ids.clone().take(14).eq(&first), "{after:?}");
+    let never = ids.skip(14).filter(|id| id.starts_with("never"));
+    assert!(never.cloned().eq(of("never")), "{after:?}");
     world.end().await;
 }
 
