@@ -137,10 +137,47 @@ async fn keeps_the_window(
 
 #[tokio::test]
 async fn after_a_rest_most_of_a_window_goes_at_once() {
-    goes_at_once(World::on_sqlite(&LIMITED).await, "SQLite").await;
+    let short = async {
+        goes_at_once(World::on_sqlite(&LIMITED).await, "SQLite").await;
+        let broker = broker::shared().await;
+        let world = World::on_broker(broker, &broker::prefix("burst"), &LIMITED).await;
+        goes_at_once(world, "RabbitMQ").await;
+    };
+    // Its rest goes by meanwhile.
+    tokio::join!(short, goes_at_once_as_hubspot_counts());
+}
+
+/// 190 in ten seconds, to the call.
+async fn goes_at_once_as_hubspot_counts() {
+    let began = Instant::now();
     let broker = broker::shared().await;
-    let world = World::on_broker(broker, &broker::prefix("burst"), &LIMITED).await;
-    goes_at_once(world, "RabbitMQ").await;
+    let judge = ["--limit", "190/10s", LIMITED[2], LIMITED[3]];
+    let world = World::on_broker(broker, &broker::prefix("burst"), &judge).await;
+    let world = world
+        .set("accounts.default.quota.send.limit", "190")
+        .set("accounts.default.quota.send.window", "10s");
+    let worker = world.worker().await;
+    // So many that no more than 90 would have room without the rest.
+    let before = ids("before", 100);
+    world.publish(&before).await;
+    world.sandbox.until_mailed(100, REST_TIME_MAX).await;
+    sleep(Duration::from_secs(10)).await;
+    let batch = ids("burst", 171);
+    world.publish(&batch).await;
+    world.sandbox.until_mailed(271, REST_TIME_MAX).await;
+    worker.finish(REST_TIME_MAX).await;
+    world.assert_mailed(&(&before | &batch)).await;
+    let most = assert_window_kept(&world.sandbox, 190, 10_000.0).await;
+    let sends = sends(&world.sandbox).await;
+    let rest = (sends[100] - sends[99]) / 1_000.0;
+    // Evenly, these would take eight seconds.
+    let took = sends[249] - sends[100];
+    assert!(took < 2_000.0, "150 sends in {took:.0} ms");
+    let figures = format!(
+        "RabbitMQ: behind {rest:.1} s of rest 171 sends, the first 150 in {took:.0} ms, at most {most} \
+         in a window of 190"
+    );
+    report("burst", began, &figures);
 }
 
 async fn goes_at_once(world: World, over: &str) {
