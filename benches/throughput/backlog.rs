@@ -91,6 +91,10 @@ impl<'a> Backlog<'a> {
         }
     }
 
+    pub fn is_amqp(&self) -> bool {
+        matches!(self.queue, Kind::Amqp(_))
+    }
+
     /// Lets the next worker keep its journal, or refuses it: by rights on the stream, or by a
     /// folder in the file's place.
     pub async fn keeps_trace(&self, yes: bool) {

@@ -123,8 +123,10 @@ async fn measure(args: &Args) {
     if let Some(sqlite) = &sqlite {
         trickle("SQLite", sqlite, &[Contestant::Worker], args).await;
     }
-    let (bare, command) = replay::replay(&rabbitmq, args.letters).await;
-    report::replay(args.letters, bare, command);
+    replay("RabbitMQ", &rabbitmq, args).await;
+    if let Some(sqlite) = &sqlite {
+        replay("SQLite", sqlite, args).await;
+    }
     report::start(program::times_to_start());
     if let Some(sqlite) = &sqlite {
         memory("SQLite", sqlite, args).await;
@@ -144,6 +146,12 @@ async fn trickle(title: &str, rig: &Rig<'_>, contestants: &[Contestant], args: &
             latency::latency(rig, *contestant, args.trickle).await,
         );
     }
+}
+
+/// Dead letters, back in their lane.
+async fn replay(title: &str, rig: &Rig<'_>, args: &Args) {
+    let (bare, command) = replay::replay(rig, args.letters).await;
+    report::replay(title, args.letters, bare, command);
 }
 
 /// Rounds of all contestants, one after the other in each.

@@ -79,13 +79,15 @@ pub fn latency(contestant: Contestant, latency: Latency) {
     println!("         from its confirm:  {}", spread(after));
 }
 
-pub fn replay(letters: u64, bare: f64, command: f64) {
-    println!("\nRabbitMQ: {letters} dead letters, back in their lane\n");
-    println!("bare      {bare:.0} a second");
-    println!(
-        "replay    {command:.0} a second ({:.2} of it)",
-        command / bare
-    );
+pub fn replay(title: &str, letters: u64, bare: Option<f64>, command: f64) {
+    println!("\n{title}: {letters} dead letters, back in their lane\n");
+    if let Some(bare) = bare {
+        println!("bare      {bare:.0} a second");
+        let ratio = command / bare;
+        println!("replay    {command:.0} a second ({ratio:.2} of it)");
+    } else {
+        println!("replay    {command:.0} a second");
+    }
 }
 
 pub fn start(times: Vec<f64>) {
