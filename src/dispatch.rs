@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,7 +34,7 @@ use crate::journal::{Call, Entry, Then};
 use crate::message::{AccountName, MessageId, Priority, SendRequest};
 use crate::metrics::Metrics;
 use crate::outcome::{DeadReason, Disposition, Words};
-use crate::provider::Provider;
+use crate::provider::{Fence, Provider};
 use crate::queue::{Announcement, Before, Delivery, Kind, Lane, Lease, Queue, QueueError, Spends};
 use crate::quota::{RateLimiter, Start};
 use crate::retry::{Context, RetryPolicy};
@@ -46,6 +46,9 @@ pub use account::{Account, Left, Wait};
 
 /// The wait after an error of the queue.
 const QUEUE_ERROR_WAIT: Duration = Duration::from_secs(1);
+
+/// How long the next owner is kept waiting for calls of ours that are still connecting.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What an account's dispatch is set to.
 #[derive(Clone, Debug)]
@@ -182,6 +185,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let term = stop.child_token();
         let calls = TaskTracker::new();
         let guard = lease.clone();
+        let fence = Fence::new(lease.watched());
         self.hold_until_proven(Words::default());
         self.resume_day(&lease);
         let ending = async {
@@ -200,8 +204,14 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 }
             };
             let (sends, results, told, (), (), ()) = tokio::join!(
-                self.lane(Lane::Sends, guard.clone(), &limiters.send, &term, &calls),
-                self.lane(Lane::Results, guard, &limiters.api, &term, &calls),
+                self.lane(
+                    Lane::Sends,
+                    (guard.clone(), &fence),
+                    &limiters.send,
+                    &term,
+                    &calls
+                ),
+                self.lane(Lane::Results, (guard, &fence), &limiters.api, &term, &calls),
                 self.keep_day(&lease, &term),
                 self.keep_pauses(&limiters.api, &term),
                 self.allow_bursts(&lease, &limiters.send, &term),
@@ -209,8 +219,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             );
             self.account.given_up(sends + results, calls.len());
             self.tell_day(&lease, told).await;
-            // Every call of ours has gone out: the next owner need not wait for their answers.
-            drop(lease);
+            self.let_go(lease, &fence).await;
             calls.close();
             calls.wait().await;
         };
@@ -221,9 +230,20 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         tokio::select! {
             biased;
             () = ending => {}
-            () = overdue => {}
+            () = overdue => fence.shut(),
         }
         self.account.ended(calls.len());
+    }
+
+    /// Lets the next owner in as soon as every call of ours has gone out: it need not wait for their
+    /// answers. One that takes longer to connect does not go out any more, and its message goes back.
+    async fn let_go(&self, lease: Lease, fence: &Fence) {
+        // Where the lease does not hold, none of them goes out as it is.
+        if fence.is_open() && timeout(LEAVE_TIMEOUT, fence.all_left()).await.is_err() {
+            tracing::debug!(account = %self.account.name, "calls that are still connecting are given up");
+        }
+        fence.shut();
+        drop(lease);
     }
 
     /// Carries a disposition out; one metric and one log line, here and nowhere else. Once that is
@@ -233,6 +253,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let lane = delivery.lane.as_str();
         let death = disposition.death().cloned();
         let what = disposition.label();
+        let is_release = disposition == Disposition::Release;
         let mut entry = self.entry(&delivery, &disposition, id);
         let mut news = Announcement::of_death(&disposition, &account);
         let mut told = None;
@@ -256,6 +277,9 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             return;
         }
         self.queue.note(entry);
+        if is_release {
+            self.account.returned();
+        }
         if let Some(death) = death {
             self.metrics.dead_letter(&account, death.reason);
             // A malformed request's problem may quote the request: that is told by `dead show` alone.

@@ -24,7 +24,7 @@
 //! | [`outcome`] | the verdicts: `Outcome` of a call, `Disposition` of a delivery |
 //! | [`clock`] | the only reader of wall time |
 //! | [`crypto`] | the one TLS stack: certificates, and what TLS says in words |
-//! | [`client`] | the HTTP client with which an account is called: trust, proxy, when a call left |
+//! | [`client`] | the HTTP client with which an account is called: trust, proxy, when a call leaves and if it may |
 //! | [`retry`] | outcome + story + now → disposition; pure |
 //! | [`delivery`] | who gets mail in which environment; pure |
 //! | [`quota`] | rolling windows: one limiter per account and bucket |
@@ -95,7 +95,8 @@
 //! by. So quota and pauses are local and exact, and no second store is needed. A worker that takes
 //! over assumes that its predecessor has just spent a full window, evenly. A frozen owner does not
 //! know that it is one no more: every call is fenced by the time until which the lease is known to
-//! hold.
+//! hold, when it begins and again when its connection stands ([`client::Fence`]). One that has not left
+//! by then never does, and its message goes back with nothing spent.
 //!
 //! An owner may let a short batch go at once, after a rest (`dispatch/burst`). Then the window is
 //! not spent evenly, and it says so first, where its successor finds it ([`queue::Spends`]): that one
@@ -109,10 +110,11 @@
 //! # How a worker ends
 //!
 //! At the stop the lanes take nothing more, and what they had not begun goes back to the queue, in
-//! order. Then, and not when the last answer is heard, the lease is let go: every call of ours has
-//! gone out by then and counts in the window that the next owner leaves free, so it may begin. The
-//! calls in flight are heard and settled within the grace; what is left is told, and the queue
-//! hands it out again. A refresh that HubSpot may have answered is waited for too (`oauth::finish`).
+//! order. Then, and not when the last answer is heard, the lease is let go: when every call of ours has
+//! gone out, and so counts in the window that the next owner leaves free. What is still connecting a
+//! second later does not go out any more. The calls in flight are heard and settled within the grace;
+//! what is left is told, and the queue hands it out again. A refresh that HubSpot may have answered is
+//! waited for too (`oauth::finish`).
 //! Whatever waits for a broker, a disk or a visitor has a time-out, and all of them together fit
 //! into `server.stop_timeout`.
 //!

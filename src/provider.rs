@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use crate::client::Departure;
+pub use crate::client::{Departure, Fence, NotLeft, connecting};
 use crate::message::SendRequest;
 use crate::outcome::{Failure, LookUp, Outcome};
 

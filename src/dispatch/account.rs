@@ -29,7 +29,8 @@ pub struct Account {
     limiters: Mutex<Option<Limiters>>,
     sends_wait: Mutex<Wait>,
     results_wait: Mutex<Wait>,
-    /// Deliveries that could not be settled, and went back to the queue.
+    /// Deliveries that went back to the queue while a term ended: they could not be settled, or their
+    /// calls had not gone out.
     returned: AtomicU64,
     /// What the last term of ownership left. While it ends, `finished` are those not finished yet.
     left: Mutex<Left>,
@@ -167,7 +168,7 @@ impl Account {
         };
     }
 
-    /// A delivery could not be settled.
+    /// A delivery could not be settled, or was given back.
     pub(super) fn returned(&self) {
         self.returned.fetch_add(1, Ordering::Relaxed);
     }

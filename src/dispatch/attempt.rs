@@ -15,7 +15,7 @@ use crate::journal::Call;
 use crate::message::{MessageId, SendRequest};
 use crate::metrics::Operation;
 use crate::outcome::{DeadReason, Disposition, Failure, Outcome, Words};
-use crate::provider::{Departure, Provider};
+use crate::provider::{Departure, NotLeft, Provider};
 use crate::queue::{Delivery, Kind, Lane, Queue};
 use crate::quota::Flight;
 use crate::retry::{dead, death};
@@ -194,10 +194,12 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let send_id = request.id.generation(story.generation);
         let called = Instant::now();
         let sending = self.provider.send(&request, &send_id);
-        let outcome = self
-            .guarded(sending, seat.flight.take(), Outcome::is_answer)
-            .await
-            .unwrap_or_else(Outcome::Unknown);
+        let (flight, departure) = (seat.flight.take(), seat.departure.take());
+        let sending = self.guarded(sending, flight, departure, Outcome::is_answer);
+        let Ok(outcome) = sending.await else {
+            return self.give_back(delivery, request.id.as_str(), seat).await;
+        };
+        let outcome = outcome.unwrap_or_else(Outcome::Unknown);
         let now = self.clock.now();
         let took = called.elapsed();
         story.record(Attempt {
@@ -253,32 +255,42 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         drop(seat.permit);
     }
 
+    /// Its call has not left and may not any more, which is no fault of it: nothing was spent.
+    pub(super) async fn give_back(&self, delivery: Delivery, id: &str, seat: Seat) {
+        self.settle(delivery, Disposition::Release, id, Beside::Nothing)
+            .await;
+        drop(seat.permit);
+    }
+
     /// One call, which begins now. Where it ends without an answer, nobody knows when it arrived. A panic in
     /// it is our bug, and no reason to lose the message from sight.
-    #[expect(clippy::result_large_err, reason = "a verdict, once for each call")]
+    ///
+    /// # Errors
+    /// It has not left and may not any more.
     pub(super) fn guarded<T>(
         &self,
         call: impl Future<Output = T>,
         mut flight: Option<Flight>,
+        departure: Option<Departure>,
         is_answer: fn(&T) -> bool,
-    ) -> impl Future<Output = Result<T, Failure>> {
+    ) -> impl Future<Output = Result<Result<T, Failure>, NotLeft>> {
         self.flying(1);
         if let Some(flight) = &mut flight {
             flight.leaves();
         }
-        let departure = Departure::default();
+        let departure = departure.unwrap_or_default();
         // No async block, which would hold the call twice.
         AssertUnwindSafe(departure.of(call))
             .catch_unwind()
             .map(move |answer| {
                 if let Some(flight) = flight
-                    && answer.as_ref().is_ok_and(is_answer)
+                    && matches!(&answer, Ok(Ok(told)) if is_answer(told))
                     && departure.is_known()
                 {
                     flight.heard(departure.connected());
                 }
                 self.flying(-1);
-                answer.map_err(|_| ours())
+                answer.map_or_else(|_| Ok(Err(ours())), |answer| answer.map(Ok))
             })
     }
 

@@ -50,10 +50,13 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         } = ready;
         let called = Instant::now();
         let looking = self.provider.look_up(&follow_up.status_id);
-        let look_up = self
-            .guarded(looking, seat.flight.take(), LookUp::is_answer)
-            .await
-            .unwrap_or_else(LookUp::Failed);
+        let (flight, departure) = (seat.flight.take(), seat.departure.take());
+        let looking = self.guarded(looking, flight, departure, LookUp::is_answer);
+        let Ok(look_up) = looking.await else {
+            let (id, _) = name_of(&delivery);
+            return self.give_back(delivery, &id, seat).await;
+        };
+        let look_up = look_up.unwrap_or_else(LookUp::Failed);
         let took = called.elapsed();
         let now = self.clock.now();
         let words = look_up.words();

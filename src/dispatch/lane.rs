@@ -16,7 +16,7 @@ use super::{
 };
 use crate::outcome::Disposition;
 use crate::pause::Gate;
-use crate::provider::Provider;
+use crate::provider::{Departure, Fence, Provider};
 use crate::queue::{Delivery, Intake, IntakeOptions, Lane, Lease, Queue, QueueError, Turns};
 use crate::quota::{Flight, RateLimiter, Token};
 
@@ -36,6 +36,8 @@ const PREFETCH_ENOUGH: u16 = 500;
 struct Turn<'a, Q: Queue> {
     lane: Lane,
     limiter: &'a Arc<RateLimiter>,
+    /// Through which its calls leave.
+    fence: &'a Fence,
     permits: Arc<Semaphore>,
     turns: Turns,
     intake: Option<Q::Intake>,
@@ -52,6 +54,7 @@ struct Turn<'a, Q: Queue> {
 pub(super) struct Seat {
     pub(super) permit: Option<OwnedSemaphorePermit>,
     pub(super) flight: Option<Flight>,
+    pub(super) departure: Option<Departure>,
 }
 
 /// A delivery whose call goes out now.
@@ -65,7 +68,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     pub(super) async fn lane(
         self: &Arc<Self>,
         lane: Lane,
-        lease: Lease,
+        (lease, fence): (Lease, &Fence),
         limiter: &Arc<RateLimiter>,
         term: &CancellationToken,
         calls: &TaskTracker,
@@ -74,6 +77,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         let mut turn = Turn {
             lane,
             limiter,
+            fence,
             permits: Arc::new(Semaphore::new(self.settings.concurrency.into())),
             turns: Turns::new(match lane {
                 Lane::Sends => self.settings.low_share,
@@ -221,7 +225,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             Ok(Ok(_)) => self.spend(turn),
             Ok(Err(_)) | Err(_) => Seat {
                 permit: turn.permit.take(),
-                flight: None,
+                ..Seat::default()
             },
         };
         let dispatcher = Arc::clone(self);
@@ -260,6 +264,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
         Seat {
             permit: turn.permit.take(),
             flight,
+            departure: Some(Departure::through(turn.fence.clone())),
         }
     }
 }

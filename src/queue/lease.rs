@@ -161,11 +161,13 @@ impl Lease {
     /// Whether a call may go out at `now`.
     #[must_use]
     pub fn holds(&self, now: Instant) -> bool {
-        match self.validity() {
-            Validity::Held => true,
-            Validity::Until(end) => now < end,
-            Validity::Lost => false,
-        }
+        self.term.holds(now)
+    }
+
+    /// Whether a call may go out now, asked without having the lease: it can be let go meanwhile.
+    pub fn watched(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let term = Arc::clone(&self.term);
+        move || term.holds(Instant::now())
     }
 
     /// Returns when a call may go out: at once, or when the lease is renewed.
@@ -175,7 +177,7 @@ impl Lease {
 
     /// Returns when the lease is lost; never, when it cannot be.
     pub async fn lost(&self) {
-        self.until(|| self.validity() == Validity::Lost).await;
+        self.until(|| self.term.validity() == Validity::Lost).await;
     }
 
     /// Returns when another worker should have it; never, when nobody asks for it.
@@ -194,9 +196,21 @@ impl Lease {
             changed.await;
         }
     }
+}
+
+// === impl Term ===
+
+impl Term {
+    fn holds(&self, now: Instant) -> bool {
+        match self.validity() {
+            Validity::Held => true,
+            Validity::Until(end) => now < end,
+            Validity::Lost => false,
+        }
+    }
 
     fn validity(&self) -> Validity {
-        *(self.term.validity.lock()).unwrap_or_else(PoisonError::into_inner)
+        *(self.validity.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The HTTP client against a HubSpot on a real socket.
 
+mod leaving;
 pub mod stub;
 mod tokens;
 mod with_sandbox;
@@ -12,9 +13,7 @@ use postrider::config::{AccountConfig, Api, ApiVersion, QuotaConfig, TokenSource
 use postrider::message::{AccountName, SendRequest};
 use postrider::outcome::{Failure, FailureClass, LookUp, Outcome, PauseReason, Scope};
 use postrider::provider::hubspot::{HubSpot, HubSpotError};
-use postrider::provider::{Departure, Probe, Provider};
-use tokio::net::TcpListener;
-use tokio::time::Instant;
+use postrider::provider::{Probe, Provider};
 
 use self::stub::{Reply, Stub};
 
@@ -189,32 +188,6 @@ async fn a_connection_is_used_again() {
     }
     let connections: Vec<_> = stub.asked().iter().map(|asked| asked.connection).collect();
     assert_eq!(connections, [0, 0, 0]);
-}
-
-/// It leaves at once where a connection is at hand; else it is told by when it did, if that is known.
-#[tokio::test]
-async fn a_call_tells_whether_it_had_to_connect() {
-    let stub = Stub::start(Reply::Whole(404, "", String::new())).await;
-    let provider = hubspot(&config(&stub.url()));
-    let mut told = Vec::new();
-    for _ in 0..2 {
-        let (departure, left) = (Departure::default(), Instant::now());
-        departure.of(provider.look_up("abc")).await;
-        assert!(departure.is_known());
-        told.push(departure.connected().map(|stood| stood >= left));
-    }
-    assert_eq!(told, [Some(true), None]);
-
-    // TLS never answers: nobody knows of a call that is given up meanwhile.
-    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base = format!("https://{}", silent.local_addr().unwrap());
-    let provider = hubspot(&AccountConfig {
-        timeout: Duration::from_millis(200),
-        ..config(&base)
-    });
-    let departure = Departure::default();
-    departure.of(provider.look_up("abc")).await;
-    assert!(!departure.is_known() && departure.connected().is_none());
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use postrider::metrics::Metrics;
 use postrider::outcome::{
     Accepted, DeadReason, Failure, FailureClass, LookUp, Outcome, PauseReason, Scope, Words,
 };
-use postrider::provider::{Portal, Probe, Provider, RateLimits};
+use postrider::provider::{Portal, Probe, Provider, RateLimits, connecting};
 use postrider::queue::Parcel;
 use postrider::queue::Queue;
 use postrider::queue::memory::MemoryQueue;
@@ -45,6 +45,8 @@ pub(super) type Script = dyn Fn(&str, usize, Duration) -> Outcome + Send + Sync;
 /// Answers by a script: the send id, how often that id was tried, and the time since the start.
 pub(super) struct Scripted {
     pub(super) origin: Instant,
+    /// How long each call's connection takes to stand, before which it does not leave.
+    pub(super) connects: Duration,
     pub(super) latency: Duration,
     /// Instead of `latency`: that of each call, by its number.
     pub(super) latency_of: Option<Box<dyn Fn(u64) -> Duration + Send + Sync>>,
@@ -66,6 +68,7 @@ impl Scripted {
     ) -> Self {
         Self {
             origin: Instant::now(),
+            connects: Duration::ZERO,
             latency: Duration::from_millis(30),
             latency_of: None,
             sends: Box::new(sends),
@@ -88,6 +91,12 @@ impl Scripted {
         self.look_ups.lock().unwrap().clone()
     }
 
+    async fn connect(&self) {
+        if !self.connects.is_zero() {
+            connecting(Box::pin(tokio::time::sleep(self.connects))).await;
+        }
+    }
+
     pub(super) fn tries(&self, send_id: &str) -> usize {
         let tries = self.tries.lock().unwrap();
         tries.get(send_id).copied().unwrap_or_default()
@@ -107,6 +116,7 @@ pub(super) struct Shared(pub(super) Arc<Scripted>);
 
 impl Provider for Shared {
     async fn send(&self, _: &SendRequest, send_id: &str) -> Outcome {
+        self.0.connect().await;
         let at = self.0.origin.elapsed();
         let nth = counted(&self.0.tries, send_id);
         let number = {
@@ -123,6 +133,7 @@ impl Provider for Shared {
     }
 
     async fn look_up(&self, status_id: &str) -> LookUp {
+        self.0.connect().await;
         let nth = counted(&self.0.asked, status_id);
         self.0.look_ups.lock().unwrap().push(LookedUp {
             at: self.0.origin.elapsed(),
@@ -312,8 +323,12 @@ impl World {
         found.map_or(0, |value| value.trim().parse().unwrap())
     }
 
-    pub(super) async fn end(self) {
+    pub(super) fn stop(&self) {
         self.stop.cancel();
+    }
+
+    pub(super) async fn end(self) {
+        self.stop();
         self.running.await.unwrap().unwrap();
     }
 }
