@@ -5,6 +5,7 @@ mod answers;
 mod doubt;
 mod environments;
 mod journal;
+mod learned;
 mod leaving;
 mod limits;
 mod overheard;
