@@ -27,6 +27,7 @@ mod adaptive;
 mod day;
 mod ledger;
 mod pace;
+mod rate;
 mod window;
 
 use std::sync::Arc;

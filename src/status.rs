@@ -137,7 +137,8 @@ pub struct QuotaStatus {
     /// Whether the limit is learned from what HubSpot bears.
     #[serde(default)]
     pub is_learned: bool,
-    /// Of the day: when it is spent if calls go on as they did, where that is before midnight.
+    /// Of the day: when it is spent if calls go on as in the last hour, everybody's, where that is before
+    /// midnight. Nothing before ten minutes were counted.
     #[serde(default)]
     pub spent_at: Option<Timestamp>,
     /// Of the day: when it ends.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 
+use super::rate::Rate;
 use crate::clock::{after, until};
 use crate::provider::DailyLimit;
 
@@ -32,6 +33,8 @@ pub struct Day {
     /// The account's, once HubSpot has told it.
     zone: Option<TimeZone>,
     today: Option<Today>,
+    /// Of today's calls, everybody's as far as is known.
+    rate: Rate,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -39,9 +42,6 @@ struct Today {
     ends: Timestamp,
     /// Of everybody, as far as is known.
     calls: u64,
-    /// Of these, ours, and since when they are counted.
-    ours: u64,
-    since: Timestamp,
     /// HubSpot's own limit.
     max: Option<u64>,
     standing: Standing,
@@ -65,7 +65,7 @@ pub enum Standing {
 pub struct DayUsed {
     pub calls: u64,
     pub limit: u64,
-    /// When it is spent if calls go on as they did, where that is before midnight.
+    /// When it is spent if calls go on as in the last hour, everybody's, where that is before midnight.
     pub spent_at: Option<Timestamp>,
     /// Midnight in the account's own time zone, as far as that is known.
     pub ends: Timestamp,
@@ -79,6 +79,7 @@ impl Day {
             reserve,
             zone: None,
             today: None,
+            rate: Rate::default(),
         }
     }
 
@@ -89,7 +90,7 @@ impl Day {
         }
         let today = self.today(now);
         today.calls = today.calls.saturating_add(1);
-        today.ours += 1;
+        self.rate.called(now);
         self.look()
     }
 
@@ -176,7 +177,9 @@ impl Day {
         let today = self.today(now);
         today.max = Some(limit.max);
         let used = limit.max.saturating_sub(limit.remaining);
-        today.calls = today.calls.max(used);
+        let more = used.saturating_sub(today.calls);
+        today.calls += more;
+        self.rate.told(more, now);
         self.look()
     }
 
@@ -185,7 +188,7 @@ impl Day {
     pub fn used(&self, now: Timestamp) -> Option<DayUsed> {
         let today = self.today.filter(|today| now < today.ends);
         let limit = self.usable(today.as_ref())?;
-        let spent_at = today.and_then(|today| today.spent_at(limit, now));
+        let spent_at = today.and_then(|today| self.spent_at(&today, limit, now));
         Some(DayUsed {
             calls: today.map_or(0, |today| today.calls),
             limit,
@@ -197,17 +200,24 @@ impl Day {
     fn today(&mut self, now: Timestamp) -> &mut Today {
         let ends = self.ends(now);
         let today = self.today.filter(|today| now < today.ends);
+        if today.is_none() {
+            self.rate = Rate::default();
+        }
         let today = self.today.insert(today.unwrap_or(Today {
             ends: now,
             calls: 0,
-            ours: 0,
-            since: now,
             max: None,
             standing: Standing::Free,
         }));
         // The zone may have been told since.
         today.ends = ends;
         today
+    }
+
+    fn spent_at(&self, today: &Today, limit: u64, now: Timestamp) -> Option<Timestamp> {
+        let left = limit.checked_sub(today.calls)?;
+        let spent_at = after(now, self.rate.takes(left, now)?);
+        (spent_at < today.ends).then_some(spent_at)
     }
 
     /// What may be used of a day.
@@ -233,16 +243,6 @@ impl Day {
             .last()
             .map_or(today.standing, |(standing, _)| *standing);
         news
-    }
-}
-
-impl Today {
-    fn spent_at(&self, limit: u64, now: Timestamp) -> Option<Timestamp> {
-        let (left, ours) = (limit.checked_sub(self.calls)?, self.ours.max(1));
-        let took = until(self.since, now).as_secs().max(1);
-        let wait = u128::from(left) * u128::from(took) / u128::from(ours);
-        let spent_at = after(now, Duration::from_secs(u64::try_from(wait).ok()?));
-        (self.ours > 0 && spent_at < self.ends).then_some(spent_at)
     }
 }
 
@@ -407,17 +407,54 @@ mod tests {
     #[test]
     fn the_end_is_foretold_where_it_comes_before_midnight() {
         let noon: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
-        let later = after(noon, Duration::from_hours(1));
-        let spent_at = |calls| {
+        let minute = |minute| after(noon, Duration::from_mins(minute));
+        let spent_at = |a_minute, minutes| {
             let mut day = Day::new(Some(1_000), 0);
-            for _ in 0..calls {
-                day.spend(noon);
+            for of in 0..minutes {
+                for _ in 0..a_minute {
+                    day.spend(minute(of));
+                }
             }
-            day.used(later).unwrap().spent_at
+            day.used(minute(minutes)).unwrap().spent_at
         };
-        assert_eq!(spent_at(0), None);
-        assert_eq!(spent_at(50), None, "at fifty an hour it lasts");
-        let told = spent_at(250).unwrap();
-        assert_eq!(told, after(later, Duration::from_hours(3)));
+        assert_eq!(spent_at(0, 60), None);
+        assert_eq!(spent_at(1, 60), None, "at sixty an hour it lasts");
+        assert_eq!(spent_at(200, 2), None, "two minutes tell nothing");
+        // 300 of the thousand in an hour.
+        let told = spent_at(5, 60).unwrap();
+        let wait = until(minute(60), told);
+        assert!(
+            wait.abs_diff(Duration::from_mins(140)) < Duration::from_mins(15),
+            "{wait:?}"
+        );
+    }
+
+    #[test]
+    fn the_end_is_foretold_by_everybodys_calls() {
+        let noon: Timestamp = "2026-11-22T12:00:00Z".parse().unwrap();
+        let later = after(noon, Duration::from_mins(30));
+        let told = |day: &mut Day, remaining, now| {
+            let max = 100_000;
+            day.heed(DailyLimit { max, remaining }, now);
+        };
+        let mut day = Day::new(Some(100_000), 0);
+        day.resume((20_000, after(noon, Duration::from_hours(12))), noon);
+        // Of 40,000 before noon nobody knows when they came.
+        told(&mut day, 60_000, noon);
+        day.spend(noon);
+        assert_eq!(
+            day.used(later).unwrap().spent_at,
+            None,
+            "of ours alone it lasts"
+        );
+        told(&mut day, 50_000, later);
+        let spent_at = day.used(later).unwrap().spent_at.unwrap();
+        let (wait, expected) = (until(later, spent_at), Duration::from_mins(150));
+        assert!(wait.abs_diff(expected) < Duration::from_mins(1), "{wait:?}");
+        // A new day begins without a rate.
+        let midnight = after(noon, Duration::from_hours(12));
+        day.spend(midnight);
+        let soon = after(midnight, Duration::from_mins(20));
+        assert_eq!(day.used(soon).unwrap().spent_at, None);
     }
 }
