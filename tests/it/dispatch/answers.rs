@@ -27,6 +27,12 @@ pub(super) fn over_limit(retry_after: Option<u64>) -> Answer {
     Answer::new(429, headers.as_slice(), body)
 }
 
+/// The documented 429 of a day that is used up.
+pub(super) fn over_the_day() -> Answer {
+    let body = br#"{"status":"error","message":"You have reached your daily limit.","errorType":"RATE_LIMIT","correlationId":"c-1","policyName":"DAILY","requestId":"r-1"}"#;
+    Answer::new(429, &[], body)
+}
+
 pub(super) fn to_a_send(answer: Answer) -> Outcome {
     let body = br#"{"emailId":1,"message":{"to":"ada@example.com"}}"#;
     let request = SendRequest::parse(body, Some("order-1")).unwrap();

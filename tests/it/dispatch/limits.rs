@@ -7,11 +7,11 @@ use postrider::config::{QuotaConfig, WindowConfig};
 use postrider::dispatch::Settings;
 use postrider::outcome::{LookUp, PauseReason, Words};
 use postrider::pause::Covers;
-use postrider::provider::{Portal, Probe, RateLimits, RollingLimit};
+use postrider::provider::{DailyLimit, Portal, Probe, RateLimits, RollingLimit};
 use postrider::queue::Queue;
 
 use super::HOUR;
-use super::answers::{over_limit, to_a_look_up, to_a_probe, to_a_send};
+use super::answers::{over_limit, over_the_day, to_a_look_up, to_a_probe, to_a_send};
 use super::world::{Scripted, World, accepted, parcel, settings, start};
 
 /// What a 429 asks for here: another time than is waited where it asks for none.
@@ -184,6 +184,44 @@ async fn a_pinned_account_is_proven_as_soon_as_the_window_is_free() {
         let waits = probes.windows(2).map(|it| it[1].saturating_sub(it[0]));
         let sooner = waits.filter(|it| *it < wait).count();
         assert_eq!(sooner, 0, "{probes:?}");
+        world.end().await;
+    }
+}
+
+/// HubSpot's specs exempt sends from the day, and its guidelines do not: `quota.daily` decides.
+#[tokio::test(start_paused = true)]
+async fn a_day_that_others_used_up_holds_sends_only_where_the_day_is_counted() {
+    let all_used = DailyLimit {
+        max: 1_000,
+        remaining: 0,
+    };
+    for (daily, sent) in [(Some(1_000), 0), (None, 5)] {
+        let mut hubspot = Scripted::new(|id, _, _| accepted(id));
+        hubspot.results = Box::new(|_, _| to_a_look_up(over_the_day()));
+        hubspot.limits = RateLimits {
+            day: Some(all_used),
+            ..RateLimits::default()
+        };
+        let quota = QuotaConfig {
+            daily,
+            ..QuotaConfig::default()
+        };
+        let world = start(
+            hubspot,
+            Settings {
+                quota,
+                ..settings()
+            },
+            5,
+        )
+        .await;
+        tokio::time::sleep(HOUR).await;
+        assert_eq!(world.hubspot.calls().len(), sent, "{daily:?}");
+        let held = world.account.held_back();
+        let is_daily = held.iter().all(|pause| pause.reason == PauseReason::Daily);
+        let holds_sends = held.iter().any(|pause| pause.covers == Covers::Both);
+        assert!(is_daily && !held.is_empty(), "{held:?}");
+        assert_eq!(holds_sends, daily.is_some(), "{held:?}");
         world.end().await;
     }
 }
