@@ -19,7 +19,7 @@ use crate::clock::{after, until};
 use crate::config::RetryConfig;
 use crate::message::AccountName;
 use crate::outcome::{
-    DeadReason, Disposition, Failure, FailureClass, LookUp, Outcome, Scope, Words,
+    DeadReason, Disposition, Failure, FailureClass, LookUp, Outcome, PauseReason, Scope, Words,
 };
 use crate::story::{Attempt, Death, FollowUp, REFUSED, Story};
 
@@ -357,7 +357,7 @@ pub fn death(
 fn after_halt(failure: &Failure, mut story: Story, context: &Context) -> Disposition {
     let before = story.attempts.iter().rev().nth(1);
     let before = before.filter(|attempt| attempt.outcome == FailureClass::Halted.label());
-    if went_well_since(before, context.last_accepted) {
+    if blamed_alone(failure, before, context.last_accepted) {
         story.halted_alone = story.halted_alone.saturating_add(1);
     }
     if story.halted_alone >= HALTED_ALONE_MAX {
@@ -381,7 +381,7 @@ fn after_halt(failure: &Failure, mut story: Story, context: &Context) -> Disposi
 fn after_halted_result(failure: Failure, mut story: Story, context: &Context) -> ResultDecision {
     let refusals = story.attempts.iter().rev();
     let mut refusals = refusals.filter(|attempt| attempt.outcome == REFUSED);
-    if went_well_since(refusals.nth(1), context.last_sent) {
+    if blamed_alone(&failure, refusals.nth(1), context.last_sent) {
         story.halted_alone = story.halted_alone.saturating_add(1);
     }
     if story.halted_alone >= HALTED_ALONE_MAX {
@@ -395,9 +395,12 @@ fn after_halted_result(failure: Failure, mut story: Story, context: &Context) ->
     ResultDecision::open(again(story, at))
 }
 
-/// Whether HubSpot blamed the account over a request before, and others went well since then.
-fn went_well_since(before: Option<&Attempt>, others: Option<Timestamp>) -> bool {
-    before.is_some_and(|before| others.is_some_and(|others| others > before.at))
+/// Whether HubSpot blamed the account over a request before, and others went well since then. A quota that is
+/// spent, a move and an app that HubSpot does not know are no request's fault, however often it meets them.
+fn blamed_alone(blame: &Failure, before: Option<&Attempt>, others: Option<Timestamp>) -> bool {
+    use PauseReason::{App, Daily, Migrating};
+    !matches!(blame.pause, Some(Daily | Migrating | App))
+        && before.is_some_and(|before| others.is_some_and(|others| others > before.at))
 }
 
 fn step_back(story: &Story) -> Duration {

@@ -47,7 +47,7 @@ pub struct Story {
     /// HubSpot took it; its final result is looked up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub follow_up: Option<FollowUp>,
-    /// How often HubSpot blamed the account over this request, and then took others.
+    /// How often HubSpot blamed the account over this request, for what may be its own, and then took others.
     pub halted_alone: u32,
     /// The attempt that is under way may have mailed it: no answer came.
     pub may_have_mailed: bool,

@@ -1,6 +1,6 @@
 use super::*;
 use crate::message::AccountName;
-use crate::outcome::{Accepted, PauseReason};
+use crate::outcome::Accepted;
 
 fn now() -> Timestamp {
     "2026-11-22T12:00:00Z".parse().unwrap()
@@ -389,6 +389,60 @@ fn a_result_that_blames_the_account_over_one_request_alone_is_its_own_fault() {
         (_, story) = waits(decision.disposition);
         assert_eq!(story.halted_alone, time);
         story.follow_up = followed(0, 0).follow_up;
+    }
+}
+
+#[test]
+fn what_no_request_can_be_the_cause_of_is_never_one_requests_fault() {
+    for (reason, is_nobodys) in [
+        (PauseReason::Daily, true),
+        (PauseReason::Migrating, true),
+        (PauseReason::App, true),
+        (PauseReason::Forbidden, false),
+        (PauseReason::Unauthorized, false),
+    ] {
+        let halted = Failure {
+            pause: Some(reason),
+            ..failure(FailureClass::Halted, Scope::Account)
+        };
+        let mut rng = fastrand::Rng::with_seed(1);
+        let (mut sent, mut looked_up) = (Story::default(), followed(0, 0));
+        let mut died = [false; 2];
+        for day in 0..20 {
+            let at = after(now(), Duration::from_hours(24 * day));
+            let others = at.checked_sub(Duration::from_hours(1)).ok();
+            let context = Context {
+                now: at,
+                last_accepted: others,
+                last_sent: others,
+                ..context()
+            };
+            let told = |outcome: &str| Attempt {
+                at,
+                took_ms: 30,
+                outcome: outcome.into(),
+                words: Words::default(),
+            };
+            sent.record(told("halted"));
+            looked_up.record(told(REFUSED));
+            let not_sent = Outcome::NotSent(halted.clone());
+            let dispositions = [
+                policy().after_send(not_sent, sent, &context, &mut rng),
+                policy()
+                    .after_look_up(
+                        LookUp::NotSent(halted.clone()),
+                        looked_up,
+                        &context,
+                        &mut rng,
+                    )
+                    .disposition,
+            ];
+            died = dispositions.each_ref().map(|it| it.death().is_some());
+            let stories = dispositions.map(|it| it.story().unwrap().clone());
+            [sent, looked_up] = stories;
+            looked_up.follow_up = followed(0, 0).follow_up;
+        }
+        assert_eq!(died, [!is_nobodys; 2], "{reason:?}");
     }
 }
 
