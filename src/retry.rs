@@ -5,6 +5,7 @@
 //! arithmetic from it and nothing else: jitter is ours, from a seeded generator, so that a
 //! simulation repeats.
 
+mod blame;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod hostile;
@@ -15,13 +16,15 @@ use backoff::ExponentialBackoff;
 use backoff::backoff::Backoff;
 use jiff::Timestamp;
 
+pub use self::blame::HALTED_ALONE_MAX;
+use self::blame::{after_halt, after_halted_result};
 use crate::clock::{after, until};
 use crate::config::RetryConfig;
 use crate::message::AccountName;
 use crate::outcome::{
-    DeadReason, Disposition, Failure, FailureClass, LookUp, Outcome, PauseReason, Scope, Words,
+    DeadReason, Disposition, Failure, FailureClass, LookUp, Outcome, Scope, Words,
 };
-use crate::story::{Attempt, Death, FollowUp, REFUSED, Story};
+use crate::story::{Death, FollowUp, REFUSED, Story};
 
 /// The least that HubSpot's `Retry-After` is taken for.
 pub const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
@@ -43,13 +46,6 @@ pub const LOOK_UP_DELAYS: [Duration; 7] = [
 ];
 /// After this time without a final result, the result is *unknown*. HubSpot documents no limit.
 pub const RESULT_AGE_MAX: Duration = Duration::from_hours(24);
-
-/// So often HubSpot may blame the account over one request, and take others in between, before it
-/// is held to be the request's own fault.
-pub const HALTED_ALONE_MAX: u32 = 5;
-/// How much later than its account a request goes on over which HubSpot blamed the account: another
-/// one is tried first. Doubled each time that HubSpot took others meanwhile.
-const STEP_BACK: Duration = Duration::from_secs(2);
 
 /// The schedule of retries, and every decision that follows from an outcome.
 #[derive(Clone, Debug)]
@@ -221,6 +217,22 @@ impl RetryPolicy {
         again(story, after(context.now, wait))
     }
 
+    /// HubSpot took it and was too busy to send it. That is no request's fault and spends nothing; but whose
+    /// limit it was HubSpot tells nobody, so this request alone waits, longer each time.
+    fn after_throttled_result(
+        &self,
+        failure: &Failure,
+        mut story: Story,
+        context: &Context,
+        rng: &mut fastrand::Rng,
+    ) -> Disposition {
+        let refusals = story.attempts.iter().filter(|it| it.outcome == REFUSED);
+        let times = u32::try_from(refusals.count()).unwrap_or(u32::MAX);
+        let wait = self.delay(times, rng).max(throttled_wait(failure));
+        story.excuse(wait);
+        again(story, after(context.now, wait))
+    }
+
     /// What follows from a look-up of a final result.
     #[must_use]
     pub fn after_look_up(
@@ -269,7 +281,10 @@ impl RetryPolicy {
                         result: Some(FinalResult::Refused),
                     },
                     FailureClass::Halted => after_halted_result(failure, story, context),
-                    FailureClass::Throttled | FailureClass::Transient => {
+                    FailureClass::Throttled => ResultDecision::open(
+                        self.after_throttled_result(&failure, story, context, rng),
+                    ),
+                    FailureClass::Transient => {
                         story.spent = story.spent.saturating_add(1);
                         ResultDecision::open(self.again_or_exhausted(&failure, story, context, rng))
                     }
@@ -350,61 +365,6 @@ pub fn death(
         account: Some(context.account.to_string()),
         words,
     }
-}
-
-/// The account's trouble, told over this request; or the request's own, when HubSpot takes others
-/// meanwhile, time and again.
-fn after_halt(failure: &Failure, mut story: Story, context: &Context) -> Disposition {
-    let before = story.attempts.iter().rev().nth(1);
-    let before = before.filter(|attempt| attempt.outcome == FailureClass::Halted.label());
-    if blamed_alone(failure, before, context.last_accepted) {
-        story.halted_alone = story.halted_alone.saturating_add(1);
-    }
-    if story.halted_alone >= HALTED_ALONE_MAX {
-        let problem = format!(
-            "HubSpot blamed the account over this request {HALTED_ALONE_MAX} times, and took others in between"
-        );
-        let told = (problem, failure.hint.clone());
-        return dead(
-            story,
-            DeadReason::Rejected,
-            context,
-            told,
-            failure.words.clone(),
-        );
-    }
-    let step_back = step_back(&story);
-    held(story, after(context.held_until, step_back), context)
-}
-
-/// The same of a final result. The account's trouble: sent again, and nothing is spent.
-fn after_halted_result(failure: Failure, mut story: Story, context: &Context) -> ResultDecision {
-    let refusals = story.attempts.iter().rev();
-    let mut refusals = refusals.filter(|attempt| attempt.outcome == REFUSED);
-    if blamed_alone(&failure, refusals.nth(1), context.last_sent) {
-        story.halted_alone = story.halted_alone.saturating_add(1);
-    }
-    if story.halted_alone >= HALTED_ALONE_MAX {
-        return ResultDecision {
-            disposition: refused(story, failure, context),
-            result: Some(FinalResult::Refused),
-        };
-    }
-    let at = after(context.held_until, step_back(&story));
-    story.excuse(until(context.now, at));
-    ResultDecision::open(again(story, at))
-}
-
-/// Whether HubSpot blamed the account over a request before, and others went well since then. A quota that is
-/// spent, a move and an app that HubSpot does not know are no request's fault, however often it meets them.
-fn blamed_alone(blame: &Failure, before: Option<&Attempt>, others: Option<Timestamp>) -> bool {
-    use PauseReason::{App, Daily, Migrating};
-    !matches!(blame.pause, Some(Daily | Migrating | App))
-        && before.is_some_and(|before| others.is_some_and(|others| others > before.at))
-}
-
-fn step_back(story: &Story) -> Duration {
-    STEP_BACK * 2_u32.pow(story.halted_alone)
 }
 
 /// Waits for what is not its fault: that spends neither an attempt nor age.

@@ -69,8 +69,9 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     ) {
         let failure = match look_up {
             LookUp::Failed(failure) => return self.heed(failure, Lane::Results, now),
-            // A final result that tells of the account's trouble holds back sends, not look-ups.
-            LookUp::NotSent(failure) => Some(failure),
+            // A final result that tells of the account's trouble holds back sends, not look-ups. One that
+            // tells of a limit does not say whose: it tells of no window, and holds nothing back.
+            LookUp::NotSent(failure) => Some(failure).filter(|it| it.class == FailureClass::Halted),
             LookUp::Pending | LookUp::Sent(_) | LookUp::Unclear(_) | LookUp::UnheardOf(_) => None,
         };
         self.account.pauses.keep_looking_up(called);

@@ -1,6 +1,7 @@
 use super::*;
 use crate::message::AccountName;
-use crate::outcome::Accepted;
+use crate::outcome::{Accepted, PauseReason};
+use crate::story::Attempt;
 
 fn now() -> Timestamp {
     "2026-11-22T12:00:00Z".parse().unwrap()
@@ -52,6 +53,15 @@ fn failure(class: FailureClass, scope: Scope) -> Failure {
             ..Words::default()
         },
         hint: "try again".into(),
+    }
+}
+
+fn told(outcome: &str, at: Timestamp) -> Attempt {
+    Attempt {
+        at,
+        took_ms: 30,
+        outcome: outcome.into(),
+        words: Words::default(),
     }
 }
 
@@ -253,6 +263,36 @@ fn a_result_that_can_heal_is_sent_again_under_the_same_id() {
 }
 
 #[test]
+fn a_result_that_tells_of_a_limit_spends_nothing_and_waits_longer_each_time() {
+    let throttled = || LookUp::NotSent(failure(FailureClass::Throttled, Scope::Message));
+    let mut story = Story {
+        trying_since: Some(now()),
+        ..followed(0, 0)
+    };
+    let waited: Vec<u64> = (0..40)
+        .map(|_| {
+            story.follow_up = followed(0, 0).follow_up;
+            for outcome in ["accepted", REFUSED] {
+                story.record(told(outcome, now()));
+            }
+            let decision = look(throttled(), story.clone());
+            assert_eq!(decision.result, None);
+            let wait;
+            (wait, story) = waits(decision.disposition);
+            assert_eq!(
+                (story.spent, story.generation, story.not_sent),
+                (0, 0, true)
+            );
+            wait
+        })
+        .collect();
+    assert_eq!(waited[..7], [10, 10, 10, 10, 16, 32, 64]);
+    assert_eq!(waited[10..], [512; 30]);
+    let all = Duration::from_secs(waited.iter().sum());
+    assert_eq!(story.trying_since, Some(after(now(), all)), "no age either");
+}
+
+#[test]
 fn a_failed_look_up_never_fails_the_mail() {
     for class in [
         FailureClass::Throttled,
@@ -370,12 +410,7 @@ fn a_result_that_blames_the_account_over_one_request_alone_is_its_own_fault() {
     let mut rng = fastrand::Rng::with_seed(1);
     for time in 0..=HALTED_ALONE_MAX {
         let at = after(now(), Duration::from_mins(time.into()));
-        story.record(Attempt {
-            at,
-            took_ms: 30,
-            outcome: REFUSED.into(),
-            words: Words::default(),
-        });
+        story.record(told(REFUSED, at));
         let others = Context {
             now: at,
             last_sent: at.checked_sub(Duration::from_secs(1)).ok(),
@@ -417,14 +452,8 @@ fn what_no_request_can_be_the_cause_of_is_never_one_requests_fault() {
                 last_sent: others,
                 ..context()
             };
-            let told = |outcome: &str| Attempt {
-                at,
-                took_ms: 30,
-                outcome: outcome.into(),
-                words: Words::default(),
-            };
-            sent.record(told("halted"));
-            looked_up.record(told(REFUSED));
+            sent.record(told("halted", at));
+            looked_up.record(told(REFUSED, at));
             let not_sent = Outcome::NotSent(halted.clone());
             let dispositions = [
                 policy().after_send(not_sent, sent, &context, &mut rng),

@@ -16,7 +16,7 @@ enum Meaning {
     Queued,
     /// Final, and not telling whether it was sent.
     Unclear,
-    /// Not sent; may heal by itself.
+    /// Not sent: HubSpot was too busy. Whose limit that is, it does not tell.
     Later,
     /// Not sent, and will not be: the recipient, the request or the template is at fault.
     Refused,
@@ -121,7 +121,7 @@ pub(super) fn settled(status: Option<&str>, words: Words) -> LookUp {
         Queued if canceled => refused(words, CANCELED),
         Queued => LookUp::Pending,
         Unclear => LookUp::Unclear(words),
-        Later => not_sent(FailureClass::Transient, Scope::Message, None, words, hint),
+        Later => not_sent(FailureClass::Throttled, Scope::Message, None, words, hint),
         Refused => refused(words, hint),
         Meaning::UnheardOf => LookUp::UnheardOf(failure(
             FailureClass::Permanent,
@@ -244,8 +244,8 @@ mod tests {
             ("IDEMPOTENT_IGNORE", "sent"),
             ("QUEUED", "pending"),
             ("IDEMPOTENT_FAIL", "unclear"),
-            ("THROTTLED", "transient"),
-            ("ATTACHMENT_DOWNLOAD_QUEUE_FULL", "transient"),
+            ("THROTTLED", "throttled"),
+            ("ATTACHMENT_DOWNLOAD_QUEUE_FULL", "throttled"),
             ("PORTAL_OVER_LIMIT", "halted daily"),
             ("INVALID_TO_ADDRESS", "permanent"),
             ("MISSING_CONTENT", "permanent"),
@@ -271,7 +271,7 @@ mod tests {
                 Sent => "sent",
                 Queued => "pending",
                 Unclear => "unclear",
-                Later => "transient",
+                Later => "throttled",
                 Refused => "permanent",
                 OverLimit => "halted daily",
                 Stopped => "halted portal",

@@ -72,6 +72,31 @@ async fn an_account_that_accepts_and_then_stops_all_mail_is_not_hammered() {
     world.end().await;
 }
 
+/// It may be the recipient's domain, or all of HubSpot: nobody knows whose limit it is.
+#[tokio::test(start_paused = true)]
+async fn a_result_that_tells_of_a_limit_is_sent_again_and_keeps_no_other_waiting() {
+    let mut hubspot = Scripted::new(|id, _, _| accepted(id));
+    hubspot.results = Box::new(|id, nth| match (id, nth) {
+        ("status-of-m-0", ..30) => {
+            LookUp::NotSent(failure(FailureClass::Throttled, Scope::Message, None))
+        }
+        _ => LookUp::Sent(Words::default()),
+    });
+    let world = start(hubspot, settings(), 1).await;
+    for n in 1..100 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let others = format!("m-{n}");
+        world.queue.publish(parcel(&others, "")).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(world.hubspot.tries(&others), 1, "it waits: {others}");
+        assert!(world.account.pauses.list().is_empty());
+    }
+    world.drained(6 * HOUR).await;
+    assert!(world.dead().is_empty());
+    assert_eq!(world.hubspot.tries("m-0"), 30);
+    world.end().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_without_an_answer_counts_from_its_end() {
     let silence = || failure(FailureClass::Permanent, Scope::Message, None);
