@@ -24,7 +24,7 @@ use crate::message::AccountName;
 use crate::outcome::{
     DeadReason, Disposition, Failure, FailureClass, LookUp, Outcome, Scope, Words,
 };
-use crate::story::{Death, FollowUp, REFUSED, Story};
+use crate::story::{Death, FollowUp, Story};
 
 /// The least that HubSpot's `Retry-After` is taken for.
 pub const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
@@ -114,9 +114,11 @@ impl RetryPolicy {
             // What it gives is up to a nanosecond longer, by a chance of its own.
             schedule.next_backoff();
         }
-        (schedule.current_interval)
-            .min(self.config.max)
-            .mul_f64(1.0 - self.config.jitter.clamp(0.0, 1.0) * rng.f64())
+        self.by_chance(schedule.current_interval.min(self.config.max), rng)
+    }
+
+    fn by_chance(&self, wait: Duration, rng: &mut fastrand::Rng) -> Duration {
+        wait.mul_f64(1.0 - self.config.jitter.clamp(0.0, 1.0) * rng.f64())
     }
 
     /// What follows from a call to Single Send. The attempt is already in the story.
@@ -192,23 +194,7 @@ impl RetryPolicy {
     ) -> Disposition {
         let age = story.trying_for(context.now);
         if story.spent >= self.config.max_attempts || age >= self.config.max_age {
-            let problem = format!(
-                "{} attempts in {} s did not get through",
-                story.spent,
-                age.as_secs()
-            );
-            let hint = if story.may_have_mailed {
-                "an attempt may have mailed it: replay keeps the sendId, so it is mailed at most once"
-            } else {
-                "replay it when HubSpot is well again"
-            };
-            return dead(
-                story,
-                DeadReason::Exhausted,
-                context,
-                (problem, hint.into()),
-                failure.words.clone(),
-            );
+            return exhausted(failure, story, context);
         }
         let wait = match failure.retry_after {
             Some(asked) => self.delay(story.spent, rng).max(clamped(asked)),
@@ -217,19 +203,22 @@ impl RetryPolicy {
         again(story, after(context.now, wait))
     }
 
-    /// HubSpot took it and was too busy to send it. That is no request's fault and spends nothing; but whose
-    /// limit it was HubSpot tells nobody, so this request alone waits, longer each time.
+    /// HubSpot took it and was too busy to send it. That is no request's fault and spends no attempt; but whose
+    /// limit it was HubSpot tells nobody, so this request alone waits, longer each time. Its age counts, or
+    /// one that HubSpot never sends would cost calls for ever.
     fn after_throttled_result(
         &self,
         failure: &Failure,
-        mut story: Story,
+        story: Story,
         context: &Context,
         rng: &mut fastrand::Rng,
     ) -> Disposition {
-        let refusals = story.attempts.iter().filter(|it| it.outcome == REFUSED);
-        let times = u32::try_from(refusals.count()).unwrap_or(u32::MAX);
-        let wait = self.delay(times, rng).max(throttled_wait(failure));
-        story.excuse(wait);
+        let age = story.trying_for(context.now);
+        if age >= self.config.max_age {
+            return exhausted(failure, story, context);
+        }
+        let wait = self.by_chance((age / 2).min(self.config.max), rng);
+        let wait = wait.max(throttled_wait(failure));
         again(story, after(context.now, wait))
     }
 
@@ -380,6 +369,27 @@ fn again(mut story: Story, at: Timestamp) -> Disposition {
         at,
         story: Box::new(story),
     }
+}
+
+fn exhausted(failure: &Failure, story: Story, context: &Context) -> Disposition {
+    let (spent, age) = (story.spent, story.trying_for(context.now).as_secs());
+    let problem = if spent == 0 {
+        format!("for {age} s HubSpot took it and was too busy to send it")
+    } else {
+        format!("{spent} attempts in {age} s did not get through")
+    };
+    let hint = if story.may_have_mailed {
+        "an attempt may have mailed it: replay keeps the sendId, so it is mailed at most once"
+    } else {
+        "replay it when HubSpot is well again"
+    };
+    dead(
+        story,
+        DeadReason::Exhausted,
+        context,
+        (problem, hint.into()),
+        failure.words.clone(),
+    )
 }
 
 fn refused(story: Story, failure: Failure, context: &Context) -> Disposition {

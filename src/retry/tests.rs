@@ -1,7 +1,7 @@
 use super::*;
 use crate::message::AccountName;
 use crate::outcome::{Accepted, PauseReason};
-use crate::story::Attempt;
+use crate::story::{Attempt, REFUSED};
 
 fn now() -> Timestamp {
     "2026-11-22T12:00:00Z".parse().unwrap()
@@ -263,33 +263,30 @@ fn a_result_that_can_heal_is_sent_again_under_the_same_id() {
 }
 
 #[test]
-fn a_result_that_tells_of_a_limit_spends_nothing_and_waits_longer_each_time() {
+fn a_result_that_tells_of_a_limit_spends_no_attempt_and_waits_longer_each_time() {
     let throttled = || LookUp::NotSent(failure(FailureClass::Throttled, Scope::Message));
-    let mut story = Story {
-        trying_since: Some(now()),
-        ..followed(0, 0)
+    let mut story = followed(0, 0);
+    let (mut waited, mut age) = (Vec::new(), 0);
+    let death = loop {
+        story.follow_up = followed(0, 0).follow_up;
+        story.trying_since = now().checked_sub(Duration::from_secs(age)).ok();
+        let decision = look(throttled(), story);
+        if let Some(death) = decision.disposition.death() {
+            break death.clone();
+        }
+        let wait;
+        (wait, story) = waits(decision.disposition);
+        assert_eq!(
+            (story.spent, story.generation, story.not_sent),
+            (0, 0, true)
+        );
+        waited.push(wait);
+        age += wait;
     };
-    let waited: Vec<u64> = (0..40)
-        .map(|_| {
-            story.follow_up = followed(0, 0).follow_up;
-            for outcome in ["accepted", REFUSED] {
-                story.record(told(outcome, now()));
-            }
-            let decision = look(throttled(), story.clone());
-            assert_eq!(decision.result, None);
-            let wait;
-            (wait, story) = waits(decision.disposition);
-            assert_eq!(
-                (story.spent, story.generation, story.not_sent),
-                (0, 0, true)
-            );
-            wait
-        })
-        .collect();
-    assert_eq!(waited[..7], [10, 10, 10, 10, 16, 32, 64]);
-    assert_eq!(waited[10..], [512; 30]);
-    let all = Duration::from_secs(waited.iter().sum());
-    assert_eq!(story.trying_since, Some(after(now(), all)), "no age either");
+    assert_eq!(waited[..7], [10, 10, 10, 15, 22, 33, 50]);
+    assert_eq!(waited[14..], [900; 94]);
+    assert_eq!(death.reason, DeadReason::Exhausted);
+    assert!(death.problem.contains("too busy"), "{}", death.problem);
 }
 
 #[test]
