@@ -159,6 +159,7 @@ fn status_of(account: &Account, now: Timestamp) -> AccountStatus {
         token_troubles: tokens(account),
         quota: quota_of(account, now),
         in_flight: u64::try_from(account.in_flight()).unwrap_or(0),
+        held: Priority::ALL.into_iter().zip(account.held()).collect(),
     }
 }
 
@@ -205,6 +206,7 @@ fn quota_of(account: &Account, now: Timestamp) -> Vec<QuotaStatus> {
             used: used.calls.into(),
             share: (used.share < limit).then_some(used.share.into()),
             told: used.told.filter(|told| *told < limit).map(u64::from),
+            is_refused: used.is_refused,
             full: used.full,
             is_learned: used.is_learned,
             spent_at: None,
@@ -218,6 +220,7 @@ fn quota_of(account: &Account, now: Timestamp) -> Vec<QuotaStatus> {
         used: day.calls,
         share: None,
         told: None,
+        is_refused: false,
         full: None,
         is_learned: false,
         spent_at: day.spent_at,

@@ -310,7 +310,7 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             key,
             account: self.account.name.clone(),
             email_id,
-            held_until: self.account.pauses.held_until(lane, now),
+            held_until: self.held_until(lane, now),
             last_accepted: *self.last_accepted(),
             last_sent: *self.last_sent(),
             outage: self.account.pauses.outage(),

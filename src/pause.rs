@@ -293,20 +293,22 @@ impl Pauses {
         self.changed();
     }
 
+    /// Whether it is paused for this reason, whatever that holds back.
+    #[must_use]
+    pub fn is_paused(&self, reason: PauseReason) -> bool {
+        self.lock().iter().any(|pause| pause.reason == reason)
+    }
+
     /// HubSpot has stopped the account: only a final result shows that it is over.
     #[must_use]
     pub fn stopped(&self) -> bool {
-        self.lock()
-            .iter()
-            .any(|pause| pause.reason == PauseReason::Portal)
+        self.is_paused(PauseReason::Portal)
     }
 
     /// Whether the provider is held to be down.
     #[must_use]
     pub fn outage(&self) -> bool {
-        self.lock()
-            .iter()
-            .any(|pause| pause.reason == PauseReason::Outage)
+        self.is_paused(PauseReason::Outage)
     }
 
     /// Until when a message of the lane waits that is not to be tried now: the end of the longest

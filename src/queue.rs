@@ -184,6 +184,12 @@ pub trait Intake: Send + 'static {
     /// What the operator must know of; call again after a while.
     fn receive(&mut self) -> impl Future<Output = Result<Delivery, QueueError>> + Send;
 
+    /// How many of each of [`Priority::ALL`] it has taken from the queue and not handed out, as of the last
+    /// `receive`: no depth counts them.
+    fn held(&self) -> [u64; Priority::ALL.len()] {
+        Default::default()
+    }
+
     /// Ends it like dropping it, but returns when what was not received is back in the queue, in
     /// order, and tells how many that were. It takes seconds at most: what is not back by then goes
     /// back when the connection ends.
@@ -247,6 +253,8 @@ pub struct Standing {
     pub priority: Priority,
     /// When it has to wait for a time, or had to: that time.
     pub due: Option<Timestamp>,
+    /// Its `expiresAt`.
+    pub expires: Option<Timestamp>,
     pub story: Story,
 }
 

@@ -127,6 +127,8 @@ pub struct WindowUsed {
     pub share: u32,
     /// HubSpot's own limit, where it told of one lately.
     pub told: Option<u32>,
+    /// HubSpot refused calls that fitted, and that is not forgotten yet.
+    pub is_refused: bool,
     /// What whoever asked last was told; `None` if a call was let go.
     pub full: Option<Full>,
     /// With the limit that is in force.

@@ -1,6 +1,8 @@
 //! What a running worker tells of itself: `GET /api/status` of its admin server, read by
 //! `postrider queue`.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +36,9 @@ pub struct AccountStatus {
     pub quota: Vec<QuotaStatus>,
     /// Calls to HubSpot under way.
     pub in_flight: u64,
+    /// Requests of each priority that wait in the worker to be sent, beside what the queue counts.
+    #[serde(default)]
+    pub held: BTreeMap<Priority, u64>,
 }
 
 impl AccountStatus {
@@ -131,6 +136,9 @@ pub struct QuotaStatus {
     /// HubSpot's own limit, where it told of a lower one.
     #[serde(default)]
     pub told: Option<u64>,
+    /// HubSpot refused calls that fitted, a while ago: it bears less, or others call too.
+    #[serde(default)]
+    pub is_refused: bool,
     /// Why the next call does not go yet, as whoever asked last was told.
     #[serde(default)]
     pub full: Option<Full>,

@@ -7,7 +7,7 @@ use super::failure::Failure;
 use super::open::{Purpose, with_queue};
 use super::output::{Mood, Output, talk};
 use super::rate::{Rate, Waiting};
-use super::status::{Workers, age, ask_all, spent, told, troubled};
+use super::status::{Workers, age, ask_all, next_step, spent, told, troubled};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::queue::Depth;
@@ -42,7 +42,7 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
     let status = workers.status.as_ref();
     let now = Clock::system().now();
     let rate = |account: &AccountStatus| {
-        let waiting = Waiting::of(config, &depths, account.name.as_str());
+        let waiting = Waiting::of(config, &depths, account);
         Rate::of(account, waiting, now)
     };
     if output.json {
@@ -118,6 +118,9 @@ fn print_account(
             // Without an answer it is our own word: no answer, or no call.
             (Some(message), None) => output.line(format_args!("  {message}"))?,
             (None, _) => {}
+        }
+        if let Some(step) = next_step(pause.reason) {
+            output.line(format_args!("  next step: {step}"))?;
         }
     }
     for trouble in &account.token_troubles {

@@ -30,6 +30,8 @@ pub(super) struct Rate {
     pub(super) told: String,
     /// What is to be sent, and how long that takes; `None` while nothing waits.
     pub(super) drain: Option<Drain>,
+    #[serde(skip)]
+    day: Option<Day>,
 }
 
 /// What is to be sent.
@@ -38,7 +40,8 @@ pub(super) struct Drain {
     waiting: u64,
     /// Of priorities that are held back now, beside those.
     held: u64,
-    /// How long those that wait take from the moment when nothing holds them back, where that is known.
+    /// How long those that wait take from now, or from when nothing holds them back (`goes`), where that is
+    /// known.
     seconds: Option<u64>,
     /// How many of those the rest of the day has room for, where it has not for all.
     today: Option<u64>,
@@ -50,11 +53,13 @@ pub(super) struct Drain {
 pub(super) struct Waiting([u64; Priority::ALL.len()]);
 
 impl Waiting {
-    pub(super) fn of(config: &Config, depths: &[Depth], account: &str) -> Self {
+    /// In the queue, and in the hands of the worker.
+    pub(super) fn of(config: &Config, depths: &[Depth], account: &AccountStatus) -> Self {
         Self(Priority::ALL.map(|priority| {
-            let queue = format!("{}.send.{account}.{priority}", config.queue.prefix);
+            let queue = format!("{}.send.{}.{priority}", config.queue.prefix, account.name);
             let lane = depths.iter().filter(|depth| depth.queue == queue);
-            lane.map(|depth| depth.messages).sum()
+            let held = account.held.get(&priority).copied().unwrap_or_default();
+            lane.map(|depth| depth.messages).sum::<u64>() + held
         }))
     }
 
@@ -84,54 +89,63 @@ impl Rate {
             goes,
             told,
             drain: None,
+            day: account.quota_of(DAILY).and_then(|day| Day::of(day, now)),
         };
         let held = |priority| is_held(account, priority);
         let waits = waiting.count(|priority| !held(priority));
-        rate.drain = rate.drain_of(account, waits, waiting.count(held), now);
+        rate.drain = rate.drain_of(waits, waiting.count(held));
         Some(rate)
     }
 
-    /// How long so many sends take, in words, where the rate tells.
-    pub(super) fn time_for(&self, sends: u64) -> Option<Duration> {
+    /// How long so many sends take, in words; nothing where that cannot be told.
+    pub(super) fn time_for(&self, sends: u64) -> Option<String> {
+        let (time, over_midnight) = self.takes(sends)?;
+        let about = format!("about {}", in_words(time));
+        Some(if self.goes || over_midnight {
+            about
+        } else {
+            format!("{about} once nothing holds them back")
+        })
+    }
+
+    /// How long so many sends take, and whether this day is too short for them.
+    fn takes(&self, sends: u64) -> Option<(Duration, bool)> {
+        if sends == 0 {
+            return None;
+        }
+        let day = self.day.as_ref().filter(|day| sends > day.left);
+        Some(match day {
+            Some(day) => (self.over_days(sends, day)?, true),
+            None => (self.at_once(sends)?, false),
+        })
+    }
+
+    fn at_once(&self, sends: u64) -> Option<Duration> {
         let per_second = self.per_second?;
         Duration::try_from_secs_f64((to_f64(sends) / per_second).ceil()).ok()
     }
 
-    /// For how long, from when.
-    pub(super) fn about(&self, time: Duration) -> String {
-        let about = format!("about {}", in_words(time));
-        if self.goes {
-            about
-        } else {
-            format!("{about} once nothing holds them back")
-        }
+    /// As [`Self::at_once`], where the rest of this day is not enough.
+    fn over_days(&self, sends: u64, day: &Day) -> Option<Duration> {
+        let later = sends.saturating_sub(day.left);
+        let whole_days = u32::try_from(later.saturating_sub(1) / day.limit).ok()?;
+        let last = later - u64::from(whole_days) * day.limit;
+        let days = Duration::from_hours(24).checked_mul(whole_days)?;
+        self.at_once(last)?.checked_add(days)?.checked_add(day.rest)
     }
 
-    fn drain_of(
-        &self,
-        account: &AccountStatus,
-        waiting: u64,
-        held: u64,
-        now: Timestamp,
-    ) -> Option<Drain> {
+    fn drain_of(&self, waiting: u64, held: u64) -> Option<Drain> {
         if waiting + held == 0 {
             return None;
         }
         let mut told = format!("to be sent: {waiting}");
-        let day = account.quota_of(DAILY).and_then(|day| Day::of(day, now));
-        let day = day.filter(|day| waiting > day.left);
-        let time = match &day {
-            Some(day) => self.over_days(waiting, day),
-            None => self.time_for(waiting),
-        };
-        let time = time.filter(|_| waiting > 0);
-        if let Some(time) = time {
-            told = format!("{told}, {}", self.about(time));
+        if let Some(time) = self.time_for(waiting) {
+            told = format!("{told}, {time}");
         }
-        if let Some(day) = &day {
-            let (left, ends) = (day.left, day.ends);
+        let day = self.day.as_ref().filter(|day| waiting > day.left);
+        if let Some(Day { left, ends, .. }) = day {
             told = format!(
-                "{told}: today's calls last for {left} of them, and the next day begins at {ends}"
+                "{told}: today's calls last for {left} of them at most, and the next day begins at {ends}"
             );
         }
         if held > 0 {
@@ -140,25 +154,15 @@ impl Rate {
         Some(Drain {
             waiting,
             held,
-            seconds: time.map(|time| time.as_secs()),
+            seconds: self.takes(waiting).map(|(time, _)| time.as_secs()),
             today: day.map(|day| day.left),
             told,
         })
     }
-
-    /// As [`Self::time_for`], where the rest of this day is not enough.
-    fn over_days(&self, sends: u64, day: &Day) -> Option<Duration> {
-        let later = sends.saturating_sub(day.left);
-        let whole_days = u32::try_from(later.saturating_sub(1) / day.limit).ok()?;
-        let last = later - u64::from(whole_days) * day.limit;
-        let days = Duration::from_hours(24).checked_mul(whole_days)?;
-        self.time_for(last)?
-            .checked_add(days)?
-            .checked_add(day.rest)
-    }
 }
 
 /// What of a day can be used yet.
+#[derive(Debug, PartialEq)]
 struct Day {
     limit: u64,
     left: u64,
@@ -214,6 +218,13 @@ fn limited(account: &AccountStatus, per_second: Option<f64>) -> String {
         }
         _ => "as fast as HubSpot answers: no limit is set for sends".to_owned(),
     };
+    let is_refused = (account.quota_of(Bucket::Send.label())).is_some_and(|quota| quota.is_refused);
+    if is_refused {
+        return format!(
+            "{told}, but HubSpot refused calls that fitted, not ten minutes ago: lower quota.send.limit, or set \
+             quota.send.adaptive"
+        );
+    }
     match account.wait_of(Lane::Sends) {
         Some(Wait::Answer) => {
             format!(

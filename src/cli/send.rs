@@ -212,16 +212,14 @@ async fn publish(
         account, priority, ..
     } = &ready.parcel;
     loop {
+        // Before anybody can take it up: the steps of a story stand in the order of time.
+        let now = Clock::system().now();
         let taken = queue.publish(ready.parcel.clone()).await;
         if taken.is_ok() {
-            let priority = *priority;
-            let now = Clock::system().now();
-            queue.note(Entry::new(
-                ready.id.as_str(),
-                now,
-                account,
-                Then::Published { priority },
-            ));
+            let then = Then::Published {
+                priority: *priority,
+            };
+            queue.note(Entry::new(ready.id.as_str(), now, account, then));
         }
         match (&taken, waits.next()) {
             (

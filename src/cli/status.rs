@@ -11,6 +11,8 @@ use secrecy::ExposeSecret;
 use crate::clock;
 use crate::config::ServerConfig;
 use crate::crypto::init_crypto;
+use crate::outcome::PauseReason;
+use crate::queue::Lane;
 use crate::quota::DAILY;
 use crate::status::{self, PauseStatus, QuotaStatus, Status, TokenStatus};
 
@@ -193,10 +195,11 @@ pub(super) fn told(pause: &PauseStatus, now: Timestamp) -> String {
         Some(_) | None => "when a probe finds it healed".to_owned(),
     };
     let alone: Vec<_> = (pause.priorities.iter().map(|it| it.as_str())).collect();
-    let alone = if alone.is_empty() {
-        String::new()
-    } else {
-        format!(", {} sends alone", alone.join(" and "))
+    let alone = match (alone.as_slice(), pause.lanes.as_slice()) {
+        ([], [lane]) if lane == Lane::Sends.as_str() => ", sends alone".to_owned(),
+        ([], [_]) => ", look-ups alone".to_owned(),
+        ([], _) => String::new(),
+        (alone, _) => format!(", {} sends alone", alone.join(" and ")),
     };
     format!(
         "paused ({}), {}{alone}: began {} ago, ends {ends}; nothing is lost",
@@ -204,6 +207,23 @@ pub(super) fn told(pause: &PauseStatus, now: Timestamp) -> String {
         pause.reason.label(),
         age(now, pause.since),
     )
+}
+
+/// What somebody has to do about a pause; nothing where it ends without anybody.
+pub(super) fn next_step(reason: PauseReason) -> Option<&'static str> {
+    match reason {
+        PauseReason::Unauthorized => {
+            Some("give the account a token that HubSpot takes; `postrider check` tries it")
+        }
+        PauseReason::App => Some("correct oauth.client_id and the client secret"),
+        PauseReason::Forbidden => Some("grant at HubSpot what `postrider check` names as missing"),
+        PauseReason::Portal => Some("ask HubSpot, which has stopped the account's sending"),
+        PauseReason::Unproven
+        | PauseReason::Migrating
+        | PauseReason::Daily
+        | PauseReason::Throttled
+        | PauseReason::Outage => None,
+    }
 }
 
 /// What is wrong with a token, in one line; without `until` nobody knows for how long the one in force
@@ -239,9 +259,10 @@ pub(super) fn spent(quota: &QuotaStatus) -> String {
         (Some(share), _) => format!("; others call too and leave {share}"),
         (None, _) => String::new(),
     };
-    let end = match quota.spent_at {
-        Some(at) => format!("; at this rate spent at {at}"),
-        None => String::new(),
+    let end = match (quota.spent_at, quota.ends) {
+        (_, Some(ends)) if used >= limit => format!("; the next day begins at {ends}"),
+        (Some(at), _) => format!("; at this rate spent at {at}"),
+        (None, _) => String::new(),
     };
     format!("  {bucket:<6} {used} of {limit} calls {over} used{others}{end}")
 }

@@ -162,7 +162,10 @@ impl Known {
             }
         }
         self.remember();
-        self.entries.sort_by_key(|entry| entry.at);
+        // In the same millisecond it was published first.
+        let is_later = |entry: &Entry| !matches!(entry.then, Then::Published { .. });
+        self.entries
+            .sort_by_key(|entry| (entry.at, is_later(entry)));
         self.entries.dedup();
         self.gaps.dedup();
         if let Some(entry) = self.entries.first() {
@@ -269,6 +272,11 @@ impl Known {
                 None
             }
         })
+    }
+
+    /// When it expires, where it can be seen in the queue.
+    pub(super) fn expires(&self) -> Option<Timestamp> {
+        self.standing()?.expires
     }
 
     pub(super) fn nothing(&self) -> Failure {

@@ -47,7 +47,10 @@ struct Asked<'a> {
     priority: Option<Priority>,
     /// It does not go on before that.
     due: Option<Timestamp>,
-    waiting: Waiting,
+    /// It is not sent after that.
+    expires: Option<Timestamp>,
+    /// How many wait to be sent, by what the worker says of its account.
+    waiting: &'a dyn Fn(&AccountStatus) -> Waiting,
 }
 
 pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Result<(), Failure> {
@@ -58,7 +61,7 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
         return Err(known.nothing());
     }
     let place = Place::of(&known, now);
-    let waits_for = match place.lane() {
+    let waits_for = match place.lane {
         Some(lane) => {
             let default = AccountName::default();
             let account = known.account().unwrap_or(default.as_str());
@@ -67,7 +70,8 @@ pub(super) async fn run(config: &Config, args: &Args, output: &mut Output) -> Re
                 lane,
                 priority: known.priority(),
                 due: place.due,
-                waiting: Waiting::of(config, &depths, account),
+                expires: known.expires(),
+                waiting: &|account| Waiting::of(config, &depths, account),
             };
             let workers = ask_all(&args.workers, &config.server).await;
             of_workers(&workers, &asked)
@@ -156,8 +160,10 @@ fn reasons(account: &AccountStatus, asked: &Asked<'_>) -> Vec<String> {
     }
     reasons.extend(waits(account, asked.lane));
     if asked.lane == Lane::Sends {
-        let rate = Rate::of(account, asked.waiting, now);
-        reasons.extend(rate.and_then(|rate| turn(&rate, asked)));
+        let waiting = (asked.waiting)(account);
+        let rate = Rate::of(account, waiting, now);
+        reasons.extend(rate.and_then(|rate| turn(&rate, asked.priority?, waiting)));
+        reasons.extend(asked.expires.map(|at| expiry(at, now)));
     }
     reasons
 }
@@ -208,18 +214,31 @@ fn room(account: &AccountStatus, lane: Lane) -> String {
 }
 
 /// The line in which it stands, what goes before that, and how long all of it takes.
-fn turn(rate: &Rate, asked: &Asked<'_>) -> Option<String> {
-    let priority = asked.priority?;
-    let before = asked.waiting.count(|other| other < priority);
-    let line = asked.waiting.count(|other| other == priority);
+fn turn(rate: &Rate, priority: Priority, waiting: Waiting) -> Option<String> {
+    let before = waiting.count(|other| other < priority);
+    let line = waiting.count(|other| other == priority);
+    if before + line == 0 {
+        // In the worker's hands already.
+        return None;
+    }
     let ahead = match before {
         0 => "and nothing more urgent".to_owned(),
         _ => format!("behind {before} more urgent, which leave it a share of the turns"),
     };
     let told = format!("its turn: a line of {line} of priority {priority}, {ahead}");
-    let time = rate.time_for(before + line).filter(|time| !time.is_zero());
-    Some(match time {
-        Some(time) => format!("{told}: together {}", rate.about(time)),
+    Some(match rate.time_for(before + line) {
+        Some(time) => format!("{told}: together {time}"),
         None => told,
     })
+}
+
+/// What becomes of it where its turn comes too late.
+fn expiry(at: Timestamp, now: Timestamp) -> String {
+    if at > now {
+        format!("it expires at {at}: it becomes a dead letter if it has not gone out by then")
+    } else {
+        format!(
+            "it expired at {at}: it is not sent any more, and becomes a dead letter as its turn comes"
+        )
+    }
 }

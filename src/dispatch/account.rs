@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::QuotaConfig;
-use crate::message::AccountName;
+use crate::message::{AccountName, Priority};
 use crate::metrics::Metrics;
 use crate::pause::{Pause, Pauses};
 use crate::provider::{RateLimits, TOKEN_KEYS, TokenTrouble, TokenTroubles};
@@ -27,6 +27,7 @@ pub struct Account {
     tokens: TokenTroubles,
     day: Mutex<Day>,
     limiters: Mutex<Option<Limiters>>,
+    held: Mutex<[u64; Priority::ALL.len()]>,
     sends_wait: Mutex<Wait>,
     results_wait: Mutex<Wait>,
     /// Deliveries that went back to the queue while a term ended: they could not be settled, or their
@@ -86,6 +87,7 @@ impl Account {
             tokens,
             day: Mutex::new(Day::new(quota.daily, quota.daily_reserve)),
             limiters: Mutex::new(None),
+            held: Mutex::default(),
             sends_wait: Mutex::default(),
             results_wait: Mutex::default(),
             returned: AtomicU64::new(0),
@@ -102,6 +104,22 @@ impl Account {
     /// The lane's next call needs this next.
     pub(super) fn waits(&self, lane: Lane, wait: Wait) {
         *self.wait_of(lane) = wait;
+    }
+
+    /// So many requests of each priority were taken from the queue, and wait in this worker.
+    pub(super) fn holds(&self, held: [u64; Priority::ALL.len()]) {
+        *self.held_now() = held;
+    }
+
+    /// How many requests of each of [`Priority::ALL`] wait in this worker to be sent, beside what the
+    /// queue counts.
+    #[must_use]
+    pub fn held(&self) -> [u64; Priority::ALL.len()] {
+        *self.held_now()
+    }
+
+    fn held_now(&self) -> MutexGuard<'_, [u64; Priority::ALL.len()]> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the lane waits for; `None` where another worker dispatches the account.
@@ -160,6 +178,7 @@ impl Account {
     /// A term of ownership ends: so many deliveries were given back, and so many are at work.
     pub(super) fn given_up(&self, given_back: u64, at_work: usize) {
         self.owner.store(false, Ordering::Relaxed);
+        self.holds(Default::default());
         self.returned.store(0, Ordering::Relaxed);
         *self.left_now() = Left {
             finished: at_work as u64,

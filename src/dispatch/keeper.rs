@@ -6,11 +6,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{Dispatcher, sleep_until};
+use crate::clock::until;
 use crate::metrics::Operation;
 use crate::outcome::{Failure, FailureClass, PauseReason, Scope, Words};
 use crate::pause::Covers;
@@ -36,10 +38,12 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             loop {
                 let change = self.account.pauses.change();
                 let next = self.account.pauses.next_probe();
+                let zone = self.next_look_for_zone();
                 tokio::select! {
                     biased;
                     () = self.suspicion.notified() => self.probe(api).await,
                     () = sleep_until(next) => self.probe(api).await,
+                    () = sleep_until(zone) => self.probe(api).await,
                     () = &mut changed => {
                         self.probe(api).await;
                         changed.set(self.provider.token_changed());
@@ -53,6 +57,25 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             () = term.cancelled() => {}
             () = work => {}
         }
+    }
+
+    /// While a day is spent of which nobody has told when it ends: HubSpot may have refused the very probe
+    /// that asks for the account's time zone, and answers it as soon as the day is over there.
+    fn next_look_for_zone(&self) -> Option<Instant> {
+        let now = self.clock.now();
+        Some(Instant::now() + until(now, self.looks_for_zone(now)?))
+    }
+
+    fn looks_for_zone(&self, now: Timestamp) -> Option<Timestamp> {
+        let is_spent = self.account.pauses.is_paused(PauseReason::Daily);
+        is_spent.then(|| self.account.day().asks_for_zone(now))?
+    }
+
+    /// Until when a message of the lane waits that is not to be tried now: no longer than it takes to learn
+    /// that a day has ended of which nobody told when it does.
+    pub(super) fn held_until(&self, lane: Lane, now: Timestamp) -> Timestamp {
+        let held = self.account.pauses.held_until(lane, now);
+        self.looks_for_zone(now).map_or(held, |look| held.min(look))
     }
 
     /// Counts what was called for the account before it was dispatched, such as the proof at the

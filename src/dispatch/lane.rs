@@ -169,6 +169,9 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
                 continue;
             };
             self.account.waits(turn.lane, Wait::Request);
+            if turn.lane == Lane::Sends {
+                self.account.holds(intake.held());
+            }
             let change = self.account.pauses.change();
             let (least, mut until) = self.account.pauses.least_urgent();
             if turn.lane == Lane::Sends {
@@ -200,6 +203,9 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             let hold_end = shut_since + HOLD_MAX;
             if turn.intake.is_some() && Instant::now() >= hold_end {
                 turn.intake = None;
+                if turn.lane == Lane::Sends {
+                    self.account.holds(Default::default());
+                }
             }
             let hold_end = turn.intake.is_some().then_some(hold_end);
             let wake = until.into_iter().chain(hold_end).min();

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan};
+use jiff::{RoundMode, Timestamp, TimestampRound, ToSpan, Unit};
 
 use super::rate::Rate;
 use crate::clock::{after, until};
-use crate::provider::DailyLimit;
+use crate::provider::{DailyLimit, PROBE_CALLS};
 
 /// Of what the day may use, look-ups leave the last tenth to sends, low sends the last twentieth to
 /// more urgent ones, and normal sends the last fiftieth to high ones.
@@ -22,6 +22,7 @@ const CLOCKS_APART: Duration = Duration::from_mins(5);
 const MIDNIGHT_AGAIN: Duration = Duration::from_mins(1);
 /// No day is longer; one in autumn has 25 hours.
 const DAY_MAX: Duration = Duration::from_hours(26);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// Calls of the account's own day. An owner takes up what the one before counted ([`Day::resume`]);
 /// what that one had no time to tell, HubSpot's own answers make good, its headers and its 429 `DAILY`.
@@ -135,6 +136,21 @@ impl Day {
         Some(self.look())
     }
 
+    /// When the account's time zone is to be asked for again, while it is not known and the day leaves
+    /// room for the question: midnight lies at a full hour nearly everywhere.
+    #[must_use]
+    pub fn asks_for_zone(&self, now: Timestamp) -> Option<Timestamp> {
+        let today = self.today.filter(|today| now < today.ends);
+        let asked = today.map_or(0, |today| today.calls) + u64::from(PROBE_CALLS);
+        let is_full = (self.usable(today.as_ref())).is_some_and(|usable| asked > usable);
+        if self.zone.is_some() || is_full {
+            return None;
+        }
+        let hour = TimestampRound::new().smallest(Unit::Hour);
+        let hour = now.round(hour.mode(RoundMode::Floor)).ok()?;
+        Some(after(hour, HOUR + CLOCKS_APART))
+    }
+
     /// When to go on after HubSpot said at `now` that the day is spent: at midnight. Just after ours it
     /// may have meant the day before, and waiting for the next midnight would cost a whole day.
     #[must_use]
@@ -215,7 +231,7 @@ impl Day {
     }
 
     fn spent_at(&self, today: &Today, limit: u64, now: Timestamp) -> Option<Timestamp> {
-        let left = limit.checked_sub(today.calls)?;
+        let left = limit.checked_sub(today.calls).filter(|left| *left > 0)?;
         let spent_at = after(now, self.rate.takes(left, now)?);
         (spent_at < today.ends).then_some(spent_at)
     }

@@ -126,6 +126,16 @@ impl Ledger {
         }
     }
 
+    /// Whether HubSpot refused calls that fitted, and that is remembered.
+    pub(super) fn is_refused(&self, now: Instant) -> bool {
+        self.learnt_lately(now).is_some()
+    }
+
+    fn learnt_lately(&self, now: Instant) -> Option<Duration> {
+        let (learnt, at) = self.learnt?;
+        (now.saturating_duration_since(at) < LEARNT_FOR).then_some(learnt)
+    }
+
     /// HubSpot's own limit, as it told lately.
     pub(super) fn told(&self, now: Instant) -> Option<u32> {
         let others = self.others.filter(|others| now < others.until)?;
@@ -135,11 +145,7 @@ impl Ledger {
     /// How much closer together than they left two calls may arrive.
     pub(super) fn spread(&self, now: Instant) -> Duration {
         let least = super::spread(self.window);
-        match self.learnt {
-            Some((learnt, at)) if now.saturating_duration_since(at) < LEARNT_FOR => {
-                learnt.max(least)
-            }
-            Some(_) | None => least,
-        }
+        self.learnt_lately(now)
+            .map_or(least, |learnt| learnt.max(least))
     }
 }

@@ -242,6 +242,7 @@ impl Window {
             calls: u32::try_from(state.ledger.calls(now)).unwrap_or(u32::MAX),
             share: u32::try_from(share).unwrap_or(u32::MAX),
             told: state.ledger.told(now),
+            is_refused: state.ledger.is_refused(now),
             full: state.full,
             config: WindowConfig {
                 limit,

@@ -14,6 +14,8 @@ pub(in crate::cli) struct Place {
     pub(in crate::cli) state: &'static str,
     pub(in crate::cli) told: String,
     pub(in crate::cli) mood: Mood,
+    /// The lane in which it waits, if it does.
+    pub(in crate::cli) lane: Option<Lane>,
     /// Before when it does not go on, whatever else holds it back.
     pub(in crate::cli) due: Option<Timestamp>,
 }
@@ -53,28 +55,19 @@ impl Place {
         }
     }
 
-    /// The lane in which it waits, if it does.
-    pub(in crate::cli) fn lane(&self) -> Option<Lane> {
-        match self.state {
-            "queued" | "waiting" => Some(Lane::Sends),
-            "accepted" => Some(Lane::Results),
-            _ => None,
-        }
-    }
-
     fn standing(standing: &Standing, now: Timestamp) -> Self {
         let due = standing.due.filter(|due| *due > now);
         match (standing.lane, due) {
             (Lane::Results, due) => {
                 let when = due.map_or_else(|| "now".to_owned(), tell::time);
                 let told = format!("HubSpot took it; its result is looked up: {when}");
-                Self::open("accepted", told).until(due)
+                Self::open("accepted", told).waits(Lane::Results, due)
             }
             (Lane::Sends, Some(due)) => {
                 Self::open("waiting", format!("in the queue until {}", tell::time(due)))
-                    .until(Some(due))
+                    .waits(Lane::Sends, Some(due))
             }
-            (Lane::Sends, None) => Self::open("queued", "in the queue, or in a worker's hands"),
+            (Lane::Sends, None) => Self::queued("in the queue, or in a worker's hands"),
         }
     }
 
@@ -91,6 +84,7 @@ impl Place {
                     state: "sent",
                     told: "HubSpot's final result: sent".into(),
                     mood: Mood::Good,
+                    lane: None,
                     due: None,
                 },
                 Some("accepted") if is_send => Self::open(
@@ -113,29 +107,33 @@ impl Place {
             ),
             Then::Discard { .. } => Self::bad("discarded", "an operator threw it away".into()),
             Then::Published { .. } | Then::Replay { .. } => {
-                Self::open("queued", "in the queue; no worker has told of it since")
+                Self::queued("in the queue; no worker has told of it since")
             }
             Then::Route {
                 account, priority, ..
-            } => Self::open(
-                "queued",
-                format!("in the queue of account {account}, priority {priority}"),
-            ),
+            } => Self::queued(format!(
+                "in the queue of account {account}, priority {priority}"
+            )),
             Then::Release | Then::NotSettled => {
-                Self::open("queued", "in the queue: it is handed out again")
+                Self::queued("in the queue: it is handed out again")
             }
             Then::Other => Self::open("not known", "no step tells what followed the last one"),
         }
     }
 
     fn wait(state: &'static str, what: &str, at: Timestamp, now: Timestamp) -> Self {
+        let lane = if state == "accepted" {
+            Lane::Results
+        } else {
+            Lane::Sends
+        };
         let when = tell::time(at);
         if at > now {
-            return Self::open(state, format!("{what} at {when}")).until(Some(at));
+            return Self::open(state, format!("{what} at {when}")).waits(lane, Some(at));
         }
         // A backlog, a pause, a worker that is down, or a step that was lost.
         let told = format!("{what}, due since {when}; no worker has told of it since");
-        Self::open(state, told)
+        Self::open(state, told).waits(lane, None)
     }
 
     fn open(state: &'static str, told: impl Into<String>) -> Self {
@@ -143,12 +141,21 @@ impl Place {
             state,
             told: told.into(),
             mood: Mood::Quiet,
+            lane: None,
             due: None,
         }
     }
 
-    fn until(self, due: Option<Timestamp>) -> Self {
-        Self { due, ..self }
+    fn queued(told: impl Into<String>) -> Self {
+        Self::open("queued", told).waits(Lane::Sends, None)
+    }
+
+    fn waits(self, lane: Lane, due: Option<Timestamp>) -> Self {
+        Self {
+            lane: Some(lane),
+            due,
+            ..self
+        }
     }
 
     fn bad(state: &'static str, told: String) -> Self {
@@ -156,6 +163,7 @@ impl Place {
             state,
             told,
             mood: Mood::Bad,
+            lane: None,
             due: None,
         }
     }

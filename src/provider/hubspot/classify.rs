@@ -245,7 +245,9 @@ fn over_limit(answer: &Answer) -> Verdict {
         scope: Scope::Account,
         pause: Some(PauseReason::Throttled),
         wait: Some(wait),
-        ..Verdict::later("a rate limit was met: something else uses the account's quota too")
+        ..Verdict::later(
+            "a rate limit was met: HubSpot bears less than the limit that is set, or something else uses it too",
+        )
     }
 }
 

@@ -27,6 +27,27 @@ pub(super) async fn within<T>(
     }
 }
 
+/// What a broker may mean that hangs up while a connection over TLS begins: its reason may be lost with
+/// what of ours it had not read.
+pub(super) fn of_hanging_up(place: &Place, error: &Error) -> Option<QueueError> {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let ErrorKind::IOError(io) = error.kind() else {
+        return None;
+    };
+    let hung_up = [
+        BrokenPipe,
+        ConnectionAborted,
+        ConnectionReset,
+        UnexpectedEof,
+    ];
+    (hung_up.contains(&io.kind()) && tls_trouble(io.as_ref()).is_none()).then(|| {
+        place.unreachable(format!(
+            "{error}: perhaps it does not take our certificate, or asks for one: then set queue.cert_file and \
+             queue.key_file"
+        ))
+    })
+}
+
 /// The exchange or queue does not exist.
 pub(super) fn is_not_found(error: &Error) -> bool {
     is_soft(error, &AMQPSoftError::NOTFOUND)

@@ -152,6 +152,17 @@ impl Intake for AmqpIntake {
         }
     }
 
+    fn held(&self) -> [u64; Priority::ALL.len()] {
+        let State::Consuming(consuming) = &self.state else {
+            return Default::default();
+        };
+        Priority::ALL.map(|priority| {
+            let sources = consuming.sources.iter();
+            let line = sources.filter(|source| source.priority == priority);
+            line.map(|source| source.waiting.len() as u64).sum()
+        })
+    }
+
     async fn close(mut self) -> u64 {
         let Some(going_back) = self.end() else {
             return 0;

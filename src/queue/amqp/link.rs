@@ -300,7 +300,14 @@ async fn connection(target: &Target, purpose: &str, mends: bool) -> Result<Conne
         async move |uri, _| Ok(mended::connect(&uri, tls.as_ref(), mends).await?),
         properties,
     );
-    error::within(CONNECT_TIMEOUT, &target.place, connecting).await
+    let connecting = async {
+        let connected = connecting.await;
+        let told = connected.as_ref().err().filter(|_| target.tls.is_some());
+        let told = told.and_then(|error| error::of_hanging_up(&target.place, error));
+        Ok(told.map_or(Ok(connected), Err))
+    };
+    let connected = error::within(CONNECT_TIMEOUT, &target.place, connecting).await??;
+    connected.map_err(|error| target.place.of(&error))
 }
 
 // === impl Connections ===

@@ -273,6 +273,7 @@ impl Store {
                 lane,
                 priority: priority_of(row.get(3)?),
                 due: (due > 0).then(|| of_millis(due)).max(until),
+                expires: request.expires_at,
                 story: story_of(row, row.get(6)?)?,
             }));
         }

@@ -48,9 +48,11 @@ fn queue_shows_what_the_worker_says() {
       daily  99000 of 625000 calls today used; at this rate spent at 2099-01-01T21:40:00Z
       paused (account), unauthorized: began AGE ago, ends when a probe finds it healed; nothing is lost
       HubSpot says: Authentication failed
+      next step: give the account a token that HubSpot takes; `postrider check` tries it
       paused (account), daily: began AGE ago, ends 2099-01-02T00:00:00Z; nothing is lost
       paused (provider), app: began AGE ago, ends when a probe finds it healed; nothing is lost
       no call was made: HubSpot does not know the app
+      next step: correct oauth.client_id and the client secret
       rate: no sends go out while that pause lasts
       to be sent: 1, about 1s once nothing holds them back
 
@@ -125,10 +127,10 @@ fn queue_says_the_rate_in_force_and_how_long_what_waits_takes() {
     to be sent: 200, about 11s once nothing holds them back
     ---
     at most 19.0 sends a second (quota.send: 190 in 10 s)
-    to be sent: 200, about 8s: today's calls last for 50 of them, and the next day begins at 2026-01-01T00:00:00Z
+    to be sent: 200, about 8s: today's calls last for 50 of them at most, and the next day begins at 2026-01-01T00:00:00Z
     ---
     at most 19.0 sends a second (quota.send: 190 in 10 s)
-    to be sent: 200, about 1d 0h: today's calls last for 10 of them, and the next day begins at 2026-01-01T00:00:00Z
+    to be sent: 200, about 1d 0h: today's calls last for 10 of them at most, and the next day begins at 2026-01-01T00:00:00Z
     ");
 }
 

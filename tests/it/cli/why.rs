@@ -141,7 +141,7 @@ fn a_request_of_a_held_lane_is_told_the_pause() {
     --- stdout
     order-1  queued
       in the queue, or in a worker's hands
-      paused (account), forbidden: began 0s ago, ends when a probe finds it healed; nothing is lost
+      paused (account), forbidden, sends alone: began 0s ago, ends when a probe finds it healed; nothing is lost
     ");
     let trial = paused.replace(r#""gate": "shut""#, r#""gate": "trial""#);
     insta::assert_snapshot!(told(&shop, &trial), @"
@@ -149,7 +149,7 @@ fn a_request_of_a_held_lane_is_told_the_pause() {
     --- stdout
     order-1  queued
       in the queue, or in a worker's hands
-      paused (account), forbidden: began 0s ago, ends when a probe finds it healed; nothing is lost
+      paused (account), forbidden, sends alone: began 0s ago, ends when a probe finds it healed; nothing is lost
       one request is let through, to see whether that is over
     ");
     let stands_by = r#""owner": false, "quota": [], "pauses": []"#;

@@ -8,13 +8,13 @@ use postrider::clock;
 use postrider::config::{QuotaConfig, WindowConfig};
 use postrider::dispatch::Settings;
 use postrider::message::Priority;
-use postrider::outcome::{DeadReason, Outcome, PauseReason};
+use postrider::outcome::{DeadReason, FailureClass, Outcome, PauseReason, Scope};
 use postrider::provider::{DailyLimit, Portal, Probe};
 use postrider::queue::{Parcel, Queue, Spends};
 
 use super::HOUR;
 use super::overheard::Heard;
-use super::world::{Scripted, World, accepted, down, parcel, settings, start};
+use super::world::{Scripted, World, accepted, down, failure, parcel, settings, start};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -335,5 +335,40 @@ async fn a_burst_that_was_not_told_does_not_make_up_for_the_next_one() {
     assert_eq!(told(&world), expected);
     let calls = world.hubspot.calls();
     assert!(calls[8].at >= calls[3].at + MINUTE / 4, "{calls:?}");
+    world.end().await;
+}
+
+/// HubSpot's day began at seven in the morning, UTC; nobody has told so until the next one begins.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_starts_on_a_spent_day_learns_when_that_ends() {
+    let spent = || {
+        failure(
+            FailureClass::Halted,
+            Scope::Account,
+            Some(PauseReason::Daily),
+        )
+    };
+    let mut hubspot = Scripted::new(move |id, _, at| {
+        if at < 19 * HOUR {
+            Outcome::NotSent(spent())
+        } else {
+            accepted(id)
+        }
+    });
+    hubspot.probe = Box::new(move |at| {
+        if at < 19 * HOUR {
+            return Probe::Inconclusive(spent());
+        }
+        Probe::Open(Portal {
+            time_zone: Some("America/Denver".into()),
+            ..Portal::default()
+        })
+    });
+    let world = start(hubspot, of_a_day(40), 5).await;
+    tokio::time::sleep(19 * HOUR + 10 * MINUTE).await;
+    let calls = world.hubspot.calls();
+    let later = calls.iter().filter(|call| call.at >= 19 * HOUR).count();
+    assert_eq!(later, 5, "and not at UTC's second midnight");
+    assert!(world.dead().is_empty());
     world.end().await;
 }

@@ -25,7 +25,10 @@ async fn sends_go_as_fast_as_hubspot_bears() {
     world.sandbox.until_mailed(1_500, DRAIN_TIME_MAX).await;
 
     let told = world.told(&["queue", "--worker", &worker.address()]).await;
-    assert!(told.contains("(learned from what HubSpot bears)"), "{told}");
+    assert!(
+        told.contains(", learned from what HubSpot bears)"),
+        "{told}"
+    );
     let line = r#"postrider_quota_limit{account="default",bucket="send"} "#;
     let limit = world.sandbox.metric(&worker.address(), line).await;
     assert!((40..=66).contains(&limit), "{limit} a second");

@@ -164,6 +164,7 @@ async fn other_brokers_are_refused(stage: &Stage, world: World) -> World {
 async fn our_certificate_is_asked_for(world: World) -> World {
     let words = [
         "does not take our certificate, or asks for one",
+        // Also where its reason is lost, since it hung up before all of ours was read.
         "set queue.cert_file and queue.key_file",
     ];
     let world = world.unset("queue.cert_file").unset("queue.key_file");
