@@ -89,7 +89,9 @@ impl Rate {
             goes,
             told,
             drain: None,
-            day: account.quota_of(DAILY).and_then(|day| Day::of(day, now)),
+            day: account
+                .quota_of(DAILY)
+                .and_then(|day| Day::of(day, now, per_second)),
         };
         let held = |priority| is_held(account, priority);
         let waits = waiting.count(|priority| !held(priority));
@@ -142,10 +144,10 @@ impl Rate {
         if let Some(time) = self.time_for(waiting) {
             told = format!("{told}, {time}");
         }
-        let day = self.day.as_ref().filter(|day| waiting > day.left);
-        if let Some(Day { left, ends, .. }) = day {
+        let day = self.day.as_ref().filter(|day| waiting > day.calls);
+        if let Some(Day { calls, ends, .. }) = day {
             told = format!(
-                "{told}: today's calls last for {left} of them at most, and the next day begins at {ends}"
+                "{told}: today's calls last for {calls} of them at most, and the next day begins at {ends}"
             );
         }
         if held > 0 {
@@ -155,7 +157,7 @@ impl Rate {
             waiting,
             held,
             seconds: self.takes(waiting).map(|(time, _)| time.as_secs()),
-            today: day.map(|day| day.left),
+            today: day.map(|day| day.calls),
             told,
         })
     }
@@ -164,21 +166,29 @@ impl Rate {
 /// What of a day can be used yet.
 #[derive(Debug, PartialEq)]
 struct Day {
-    limit: u64,
+    /// The calls that it has left, and how many of these go out before it ends.
+    calls: u64,
     left: u64,
+    /// How many go out in a whole day.
+    limit: u64,
     ends: Timestamp,
     rest: Duration,
 }
 
 impl Day {
-    /// `None` where the worker does not tell when it ends.
-    fn of(quota: &QuotaStatus, now: Timestamp) -> Option<Self> {
+    /// `None` where the worker does not tell when it ends. No more of it can be used than goes in its time.
+    fn of(quota: &QuotaStatus, now: Timestamp, per_second: Option<f64>) -> Option<Self> {
         let ends = quota.ends?;
+        let rest = clock::until(now, ends);
+        let goes_in =
+            |time: Duration| per_second.map_or(u64::MAX, |rate| to_u64(rate * time.as_secs_f64()));
+        let calls = quota.limit.saturating_sub(quota.used);
         Some(Self {
-            limit: quota.limit.max(1),
-            left: quota.limit.saturating_sub(quota.used),
+            calls,
+            limit: quota.limit.min(goes_in(Duration::from_hours(24))).max(1),
+            left: calls.min(goes_in(rest)),
             ends,
-            rest: clock::until(now, ends),
+            rest,
         })
     }
 }
@@ -214,7 +224,12 @@ fn held_back(account: &AccountStatus) -> Option<&'static str> {
 fn limited(account: &AccountStatus, per_second: Option<f64>) -> String {
     let told = match (account.quota_of(Bucket::Send.label()), per_second) {
         (Some(quota), Some(rate)) => {
-            format!("at most {rate:.1} sends a second ({})", whose(quota))
+            let (rate, time) = if rate < 0.1 {
+                (rate * 3_600.0, "an hour")
+            } else {
+                (rate, "a second")
+            };
+            format!("at most {rate:.1} sends {time} ({})", whose(quota))
         }
         _ => "as fast as HubSpot answers: no limit is set for sends".to_owned(),
     };
@@ -261,6 +276,15 @@ pub(super) fn whose(quota: &QuotaStatus) -> String {
 pub(super) fn is_held(account: &AccountStatus, priority: Priority) -> bool {
     let mut pauses = account.pauses.iter();
     pauses.any(|pause| pause.priorities.contains(&priority))
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "what is beyond either end stays there"
+)]
+fn to_u64(count: f64) -> u64 {
+    count as u64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "told to a person")]

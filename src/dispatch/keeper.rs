@@ -67,7 +67,9 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
     }
 
     fn looks_for_zone(&self, now: Timestamp) -> Option<Timestamp> {
-        let is_spent = self.account.pauses.is_paused(PauseReason::Daily);
+        let mut pauses = self.account.pauses.list().into_iter();
+        let is_spent = pauses
+            .any(|pause| pause.reason == PauseReason::Daily && pause.covers.lane(Lane::Sends));
         is_spent.then(|| self.account.day().asks_for_zone(now))?
     }
 

@@ -106,7 +106,9 @@ impl<Q: Queue, P: Provider> Dispatcher<Q, P> {
             };
             // Where the lease has run out and is not lost, it is renewed or lost in seconds: the
             // delivery is held that long, since each return to the queue counts against it.
-            self.account.waits(lane, Wait::Lease);
+            if !lease.holds(Instant::now()) {
+                self.account.waits(lane, Wait::Lease);
+            }
             tokio::select! {
                 biased;
                 () = term.cancelled() => {

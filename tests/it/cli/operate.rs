@@ -1,7 +1,9 @@
 //! `queue`, `check` and `sandbox`.
 
 use std::net::TcpListener;
+use std::time::Duration;
 
+use postrider::clock::{self, Clock};
 use postrider::queue::Queue;
 use postrider::queue::sqlite::Mode;
 
@@ -65,25 +67,8 @@ const SEND: &str = r#"{"bucket": "send", "limit": 190, "window_s": 10.0, "used":
 #[test]
 fn queue_says_the_rate_in_force_and_how_long_what_waits_takes() {
     let shop = two_hundred();
-    let queue = |gate: &str, quota: &str, wait: &str| {
-        // Look-ups alone are held back.
-        let worker = answer_once(format!(
-            r#"{{"accounts": [{{"name": "default", "owner": true, "in_flight": 0,
-                 "lanes": [{{"lane": "sends", "gate": "{gate}", "waits_for": "{wait}"}}],
-                 "pauses": [{{"scope": "account", "reason": "daily", "lanes": ["results"],
-                              "since": "2026-01-01T00:00:00Z", "until": "2099-01-02T00:00:00Z"}}],
-                 "quota": [{quota}]}}]}}"#
-        ));
-        let shown = shop.run(&["queue", "--worker", &worker]);
-        let (_, rate) = shown.split_once("  rate: ").unwrap();
-        rate.trim_end().replace("\n  ", "\n")
-    };
+    let queue = |gate: &str, quota: &str, wait: &str| rate_of(&shop, gate, quota, wait);
     let sends = |more: &str| SEND.replace('}', more) + "}";
-    let day = |used: u32, ends: &str| {
-        format!(
-            r#"{SEND}, {{"bucket": "daily", "limit": 150, "window_s": 86400.0, "used": {used}, "ends": "{ends}"}}"#
-        )
-    };
     let told = [
         queue("open", &sends(""), "room"),
         queue("open", &sends(r#", "is_learned": true"#), "room"),
@@ -94,9 +79,6 @@ fn queue_says_the_rate_in_force_and_how_long_what_waits_takes() {
         queue("open", "", "room"),
         queue("shut", &sends(""), "pause"),
         queue("trial", &sends(""), "request"),
-        // The day ends now: 50 today, 150 from then on.
-        queue("open", &day(100, "2026-01-01T00:00:00Z"), "room"),
-        queue("open", &day(140, "2026-01-01T00:00:00Z"), "room"),
     ];
     insta::assert_snapshot!(told.join("\n---\n"), @"
     at most 19.0 sends a second (quota.send: 190 in 10 s)
@@ -125,13 +107,51 @@ fn queue_says_the_rate_in_force_and_how_long_what_waits_takes() {
     ---
     one request is let through, to see whether that is over
     to be sent: 200, about 11s once nothing holds them back
-    ---
-    at most 19.0 sends a second (quota.send: 190 in 10 s)
-    to be sent: 200, about 8s: today's calls last for 50 of them at most, and the next day begins at 2026-01-01T00:00:00Z
-    ---
-    at most 19.0 sends a second (quota.send: 190 in 10 s)
-    to be sent: 200, about 1d 0h: today's calls last for 10 of them at most, and the next day begins at 2026-01-01T00:00:00Z
     ");
+}
+
+#[test]
+fn what_the_day_is_too_short_for_takes_until_the_next_one() {
+    let shop = two_hundred();
+    let now = Clock::system().now();
+    let ends = clock::after(now, Duration::from_secs(3_630)).to_string();
+    let rate = |send: &str, limit: u32, used: u32| {
+        let day = format!(
+            r#"{send}, {{"bucket": "daily", "limit": {limit}, "window_s": 86400.0, "used": {used}, "ends": "{ends}"}}"#
+        );
+        rate_of(&shop, "open", &day, "room").replace(&ends, "MIDNIGHT")
+    };
+    // There is time for one of those that the last day has left, and for 24 on the next one.
+    let slow = r#"{"bucket": "send", "limit": 1, "window_s": 3600.0, "used": 0}"#;
+    let told = [
+        rate(SEND, 150, 100),
+        rate(SEND, 150, 140),
+        rate(slow, 500, 0),
+    ];
+    insta::assert_snapshot!(told.join("\n---\n"), @"
+    at most 19.0 sends a second (quota.send: 190 in 10 s)
+    to be sent: 200, about 1h 0m: today's calls last for 50 of them at most, and the next day begins at MIDNIGHT
+    ---
+    at most 19.0 sends a second (quota.send: 190 in 10 s)
+    to be sent: 200, about 1d 1h: today's calls last for 10 of them at most, and the next day begins at MIDNIGHT
+    ---
+    at most 1.0 sends an hour (quota.send: 1 in 3600 s)
+    to be sent: 200, about 8d 8h
+    ");
+}
+
+/// What `queue` says of the rate, where look-ups alone are held back.
+fn rate_of(shop: &Shop, gate: &str, quota: &str, wait: &str) -> String {
+    let worker = answer_once(format!(
+        r#"{{"accounts": [{{"name": "default", "owner": true, "in_flight": 0,
+             "lanes": [{{"lane": "sends", "gate": "{gate}", "waits_for": "{wait}"}}],
+             "pauses": [{{"scope": "account", "reason": "daily", "lanes": ["results"],
+                          "since": "2026-01-01T00:00:00Z", "until": "2099-01-02T00:00:00Z"}}],
+             "quota": [{quota}]}}]}}"#
+    ));
+    let shown = shop.run(&["queue", "--worker", &worker]);
+    let (_, rate) = shown.split_once("  rate: ").unwrap();
+    rate.trim_end().replace("\n  ", "\n")
 }
 
 #[test]
