@@ -81,7 +81,7 @@
 //! | 8 | `queue/*` | `settle`: one metric, one log line, one entry of the [`journal`] |
 //!
 //! A permit and a token are taken *before* a message is received, so that nothing waits for its turn
-//! outside the queue. Whose turn it is then, `queue/turn` says for every backend: the most urgent
+//! outside the queue. What a lane waits for meanwhile its loop tells itself ([`dispatch::Wait`]). Whose turn it is then, `queue/turn` says for every backend: the most urgent
 //! priority's, but for a share that is left to each of the others that waits; and within it that of
 //! the one that expires first, of those at hand. What has expired goes first of all: it costs no
 //! token.
@@ -180,6 +180,7 @@
 //! | a new backend | [`queue`], and a harness in `tests/it/contract/backends.rs` |
 //! | how an account logs in, and what is kept of it | [`oauth`], `cli/auth` |
 //! | what `trace` can tell | [`journal`], noted in `dispatch`; told in `cli/trace` |
+//! | what `queue` and `why` can tell | where it is decided: [`dispatch::Wait`], [`quota::Full`]; told in `cli/rate`, `cli/why` |
 //! | a new command | a file in `cli` |
 //! | a new setting | `config`, `config/postrider.toml`, and its reader in the same commit |
 

@@ -53,7 +53,7 @@ const SPREAD_MAX: Duration = Duration::from_millis(75);
 /// may be in flight are what bounds the rate anyway.
 const STALLED_AFTER: Duration = Duration::from_secs(1);
 /// By how much a wait for the next call ends late, on a machine that has time.
-const LATE: Duration = Duration::from_millis(4);
+const LATE: Duration = Duration::from_millis(5);
 /// How many tokens are in hand at most: one of a lane, and those of a probe.
 const IN_HAND_MAX: u32 = 1 + PROBE_CALLS;
 
