@@ -17,6 +17,9 @@ use crate::queue::{Depth, Lane};
 use crate::quota::{Bucket, DAILY};
 use crate::status::{AccountStatus, GateStatus, QuotaStatus};
 
+/// What is told where a pause may be over.
+pub(super) const TRIAL: &str = "one request is let through, to see whether that is over";
+
 /// The rate in force.
 #[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Rate {
@@ -78,10 +81,10 @@ impl Rate {
             return None;
         }
         let quota = account.quota_of(Bucket::Send.label());
-        let per_second = quota.map(|quota| to_f64(share(quota)) / quota.window_s);
+        let per_second = quota.map(per_second);
         let (goes, told) = match held_back(account) {
             Some(held) => (false, held.to_owned()),
-            None => (true, limited(account, per_second)),
+            None => (true, limited(account, quota)),
         };
         let mut rate = Self {
             account: account.name.clone(),
@@ -193,6 +196,10 @@ impl Day {
     }
 }
 
+fn per_second(quota: &QuotaStatus) -> f64 {
+    to_f64(share(quota)) / quota.window_s
+}
+
 /// What of a limit is ours.
 fn share(quota: &QuotaStatus) -> u64 {
     quota.share.unwrap_or(quota.limit)
@@ -209,7 +216,7 @@ fn held_back(account: &AccountStatus) -> Option<&'static str> {
         return Some("no sends go out while that pause lasts");
     }
     if gate == Some(GateStatus::Trial) {
-        return Some("one request is let through, to see whether that is over");
+        return Some(TRIAL);
     }
     match account.wait_of(Lane::Sends) {
         Some(Wait::OneByOne) => Some(
@@ -221,20 +228,18 @@ fn held_back(account: &AccountStatus) -> Option<&'static str> {
 }
 
 /// The rate and whose it is.
-fn limited(account: &AccountStatus, per_second: Option<f64>) -> String {
-    let told = match (account.quota_of(Bucket::Send.label()), per_second) {
-        (Some(quota), Some(rate)) => {
-            let (rate, time) = if rate < 0.1 {
-                (rate * 3_600.0, "an hour")
-            } else {
-                (rate, "a second")
+fn limited(account: &AccountStatus, quota: Option<&QuotaStatus>) -> String {
+    let told = match quota {
+        Some(quota) => {
+            let (rate, time) = match per_second(quota) {
+                slow if slow < 0.1 => (slow * 3_600.0, "an hour"),
+                rate => (rate, "a second"),
             };
             format!("at most {rate:.1} sends {time} ({})", whose(quota))
         }
-        _ => "as fast as HubSpot answers: no limit is set for sends".to_owned(),
+        None => "as fast as HubSpot answers: no limit is set for sends".to_owned(),
     };
-    let is_refused = (account.quota_of(Bucket::Send.label())).is_some_and(|quota| quota.is_refused);
-    if is_refused {
+    if quota.is_some_and(|quota| quota.is_refused) {
         return format!(
             "{told}, but HubSpot refused calls that fitted, not ten minutes ago: lower quota.send.limit, or set \
              quota.send.adaptive"
@@ -273,7 +278,7 @@ pub(super) fn whose(quota: &QuotaStatus) -> String {
 }
 
 /// Whether sends of this priority are held back while others go.
-pub(super) fn is_held(account: &AccountStatus, priority: Priority) -> bool {
+fn is_held(account: &AccountStatus, priority: Priority) -> bool {
     let mut pauses = account.pauses.iter();
     pauses.any(|pause| pause.priorities.contains(&priority))
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::failure::Failure;
 use super::open::{Purpose, with_queue};
 use super::output::Output;
-use super::rate::{Rate, Waiting, whose};
+use super::rate::{Rate, TRIAL, Waiting, whose};
 use super::status::{Told, Workers, ask_all, told};
 use super::trace::{Known, Place, gather};
 use crate::clock::Clock;
@@ -150,7 +150,7 @@ fn reasons(account: &AccountStatus, asked: &Asked<'_>) -> Vec<String> {
     match account.gate_of(asked.lane) {
         Some(GateStatus::Shut) => return reasons,
         Some(GateStatus::Trial) => {
-            reasons.push("one request is let through, to see whether that is over".to_owned());
+            reasons.push(TRIAL.to_owned());
             return reasons;
         }
         Some(GateStatus::Open) | None => {}
